@@ -1,0 +1,351 @@
+"""The run directory: the only thing that the trainer and the notebook share at run time.
+
+Every file name of a run stands here, once, with its reader and its writer; standard library only, so that the
+trainer, the supervisor, the command line and the widgets can all import it. Nothing here knows what the numbers
+mean: charts, galleries and checkpoints are built on top.
+
+    <output_dir>/<YYYYMMDD_HH-MM-SS>/
+      run.toml dataset.toml eval_<name>.toml  what was asked
+      environment.txt   versions of Python, packages and driver
+      process.json      who runs it, written by the supervisor (or by rank 0 when there is none)
+      status.json       heartbeat of rank 0: phase, step, loss, ETA
+      console.log       stdout and stderr of every rank
+      events.out.tfevents.*                    scalars
+      samples/step_000100/00.png + 00.json     pictures, each with its prompt and settings
+      epoch2/ step400/                         exports: what a user takes away
+      global_step400/ latest                   checkpoints: what a resume needs
+      save save_quit sample evaluate           control files: touch one to ask for it
+
+A reader never sees half a file: everything is written to a temporary name, flushed to disk, then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from dpnb.errors import RunError
+
+Phase = Literal["starting", "loading", "caching", "training", "sampling", "evaluating", "saving", "done", "failed"]
+Request = Literal["save", "save_quit", "sample", "evaluate"]
+REQUESTS: tuple[Request, ...] = get_args(Request)
+
+RUN_NAME_FORMAT = "%Y%m%d_%H-%M-%S"
+_RUN_NAME = re.compile(r"\d{8}_\d\d-\d\d-\d\d(_\d+)?")
+_EXPORT = re.compile(r"(epoch|step)(\d+)")
+_CHECKPOINT = re.compile(r"global_step(\d+)")
+_SAMPLE_STEP = re.compile(r"step_(\d+)")
+PICTURE_SUFFIXES = (".png", ".mp4", ".webp")
+
+
+@dataclass(slots=True)
+class Status:
+    """The heartbeat of a run, as rank 0 last wrote it. Times are seconds since the epoch or plain seconds."""
+
+    phase: Phase = "starting"
+    step: int = 0
+    total_steps: int = 0
+    epoch: int = 0
+    total_epochs: int = 0
+    examples: int = 0
+    loss: float | None = None
+    seconds_per_step: float | None = None
+    eta_seconds: float | None = None
+    detail: str = ""
+    last_error: str = ""
+    updated: float = 0.0
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Build from what `status.json` holds; keys of a newer version are left out."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+@dataclass(slots=True)
+class ProcessInfo:
+    """Who runs (or ran) a run. `boot_id`, `pid` and `started_clock` together name one process for ever.
+
+    `pid` is the supervisor (or rank 0 when the trainer was started by hand) and leads session `session_id`.
+    `process_started` is that process's own start time in seconds since the epoch, as psutil reports it.
+    `exit_code` is 0 for a run that ended well, negative for a signal; `stopped_by` names the signal ("SIGTERM",
+    "SIGKILL") with which a person ended the run, and is None for a run that ended by itself or on a control file.
+    """
+
+    run_id: str
+    argv: list[str] = field(default_factory=list)
+    cwd: str = ""
+    host: str = ""
+    boot_id: str = ""
+    pid: int | None = None
+    session_id: int | None = None
+    process_started: float | None = None
+    supervised: bool = True
+    started: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+    stopped_by: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Build from what `process.json` holds; keys of a newer version are left out."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture or clip that the trainer drew: its file and what was asked (prompt, seed, steps, guidance ...)."""
+
+    step: int
+    index: int
+    path: Path
+    settings: dict[str, Any]
+
+    @property
+    def prompt(self) -> str:
+        """The text that the picture was drawn from."""
+        return str(self.settings.get("prompt", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """One run's folder: names of its files, and readers that never raise on a half-grown run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, output_dir: Path | str, *, now: datetime | None = None) -> Self:
+        """Make a fresh run directory below `output_dir`, named by UTC time as diffusion-pipe does.
+
+        Two runs of one second get the names `...` and `..._1`. Raises `RunError` when the folder cannot be made.
+        """
+        stem = (now or datetime.now(UTC)).strftime(RUN_NAME_FORMAT)
+        for attempt in range(1000):
+            path = Path(output_dir) / (stem if attempt == 0 else f"{stem}_{attempt}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise RunError(
+                    f"cannot create the run directory {path}: {error.strerror}. Choose another output_dir."
+                ) from error
+            return cls(path.resolve())
+        raise RunError(f"cannot find a free run name {stem}_* in {output_dir}")
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """An existing run directory. Raises `RunError` when there is none."""
+        run = cls(Path(path).resolve())
+        if not run.looks_like_a_run:
+            raise RunError(f"{path} is not a run directory: it has no process.json, status.json or event file")
+        return run
+
+    @property
+    def looks_like_a_run(self) -> bool:
+        """True for our runs and for diffusion-pipe's own (an event file is all that they share)."""
+        return self.process_file.exists() or self.status_file.exists() or bool(self.event_files())
+
+    # --- names ---------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The folder's own name: the UTC time of the start."""
+        return self.path.name
+
+    @property
+    def run_toml(self) -> Path:
+        """The training file as asked for."""
+        return self.path / "run.toml"
+
+    @property
+    def dataset_toml(self) -> Path:
+        """The dataset file as asked for."""
+        return self.path / "dataset.toml"
+
+    def eval_toml(self, name: str) -> Path:
+        """The dataset file of one held-out set, as asked for."""
+        return self.path / f"eval_{name}.toml"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions of Python, packages, driver and machine."""
+        return self.path / "environment.txt"
+
+    @property
+    def process_file(self) -> Path:
+        """Who runs it: see `ProcessInfo`."""
+        return self.path / "process.json"
+
+    @property
+    def status_file(self) -> Path:
+        """The heartbeat: see `Status`."""
+        return self.path / "status.json"
+
+    @property
+    def console_log(self) -> Path:
+        """What every rank printed."""
+        return self.path / "console.log"
+
+    @property
+    def lock_file(self) -> Path:
+        """Locked (flock) by the supervisor for as long as it lives: nobody else may start this run meanwhile."""
+        return self.path / ".lock"
+
+    @property
+    def latest_file(self) -> Path:
+        """Names the newest checkpoint (DeepSpeed writes it)."""
+        return self.path / "latest"
+
+    @property
+    def samples_dir(self) -> Path:
+        """Where the pictures go."""
+        return self.path / "samples"
+
+    def sample_dir(self, step: int) -> Path:
+        """The folder of one step's pictures: `samples/step_000100`."""
+        return self.samples_dir / f"step_{step:06d}"
+
+    def export_dir(self, kind: Literal["epoch", "step"], number: int) -> Path:
+        """The folder of one export: `epoch2` or `step400`."""
+        return self.path / f"{kind}{number}"
+
+    @staticmethod
+    def checkpoint_tag(step: int) -> str:
+        """The folder name of one checkpoint: `global_step400`."""
+        return f"global_step{step}"
+
+    def request_file(self, request: Request) -> Path:
+        """The control file that asks for something."""
+        return self.path / request
+
+    # --- readers -------------------------------------------------------------------------------------------------
+
+    def event_files(self) -> list[Path]:
+        """TensorBoard files below the run, in order of their names (that is, of time)."""
+        return sorted(self.path.rglob("events.out.tfevents.*"))
+
+    def status(self) -> Status | None:
+        """The last heartbeat, or None before the first."""
+        data = read_json(self.status_file)
+        return None if data is None else Status.from_dict(data)
+
+    def process(self) -> ProcessInfo | None:
+        """Who runs it, or None for a run of another program."""
+        data = read_json(self.process_file)
+        return None if data is None or "run_id" not in data else ProcessInfo.from_dict(data)
+
+    def samples(self) -> list[Sample]:
+        """All finished pictures, by step and position. A picture counts once its .json stands beside it."""
+        found = []
+        for folder, step in _numbered(self.samples_dir, _SAMPLE_STEP):
+            for settings_file in sorted(folder.glob("*.json")):
+                settings = read_json(settings_file)
+                media = next((p for s in PICTURE_SUFFIXES if (p := settings_file.with_suffix(s)).exists()), None)
+                if settings is not None and media is not None and settings_file.stem.isdigit():
+                    found.append(Sample(step, int(settings_file.stem), media, settings))
+        return found
+
+    def exports(self) -> list[Path]:
+        """Finished exports, oldest first."""
+        found = [p for p, _ in _numbered(self.path, _EXPORT) if any(p.glob("*.safetensors"))]
+        return sorted(found, key=lambda path: path.stat().st_mtime)
+
+    def checkpoints(self) -> list[tuple[int, Path]]:
+        """(step, folder) of the checkpoints that `latest` has named or may name, oldest first."""
+        return [(step, path) for path, step in _numbered(self.path, _CHECKPOINT)]
+
+    def latest_checkpoint(self) -> Path | None:
+        """The checkpoint that a resume starts from."""
+        try:
+            tag = self.latest_file.read_text().strip()
+        except OSError:
+            return None
+        path = self.path / tag
+        return path if _CHECKPOINT.fullmatch(tag) and path.is_dir() else None
+
+    # --- writers -------------------------------------------------------------------------------------------------
+
+    def write_status(self, status: Status) -> None:
+        """Replace the heartbeat; stamps `updated`."""
+        status.updated = time.time()
+        # A heartbeat need not survive a power cut: without fsync it costs microseconds instead of milliseconds.
+        write_text(self.status_file, json.dumps(asdict(status)), durable=False)
+
+    def write_process(self, info: ProcessInfo) -> None:
+        """Replace `process.json`."""
+        write_text(self.process_file, json.dumps(asdict(info), indent=1))
+
+    def request(self, request: Request) -> None:
+        """Ask the running trainer for something at its next step boundary."""
+        self.request_file(request).touch()
+
+    def pending_requests(self) -> list[Request]:
+        """The control files that stand in the folder now; they are not removed."""
+        return [request for request in REQUESTS if self.request_file(request).is_file()]
+
+    def clear_request(self, request: Request) -> None:
+        """Remove a control file once it has been served."""
+        self.request_file(request).unlink(missing_ok=True)
+
+
+def find_runs(output_dir: Path | str) -> list[RunDir]:
+    """All runs directly below `output_dir`, oldest first; an `output_dir` that is itself a run gives that run."""
+    root = Path(output_dir)
+    if not root.is_dir():
+        return []
+    if (run := RunDir(root.resolve())).looks_like_a_run and not _has_runs_below(root):
+        return [run]
+    return [RunDir(p.resolve()) for p in sorted(root.iterdir()) if p.is_dir() and RunDir(p).looks_like_a_run]
+
+
+def latest_run(output_dir: Path | str) -> RunDir:
+    """The newest run below `output_dir` by name. Raises `RunError` when there is none."""
+    runs = find_runs(output_dir)
+    if not runs:
+        raise RunError(f"no run found in {output_dir}: launch one there first, or name another folder")
+    return runs[-1]
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a file so that a reader sees the old or the new text, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file, or None when it is missing or not (yet) one."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _numbered(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, int]]:
+    """Sub-folders whose whole name matches, with the number of the last group, by that number."""
+    if not folder.is_dir():
+        return
+    matches = [(path, m) for path in folder.iterdir() if (m := pattern.fullmatch(path.name)) and path.is_dir()]
+    for path, match in sorted(matches, key=lambda pair: (int(pair[1].groups()[-1]), pair[0].name)):
+        yield path, int(match.groups()[-1])
+
+
+def _has_runs_below(root: Path) -> bool:
+    return any(path.is_dir() and _RUN_NAME.fullmatch(path.name) for path in root.iterdir())

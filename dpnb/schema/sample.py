@@ -1,0 +1,60 @@
+"""The [sample] table (ours): pictures drawn while training, so that a person sees what is being learned."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from dpnb.schema.base import Section, Ui
+
+
+class Prompt(Section):
+    """One picture to draw at each sampling; what is unset comes from the [sample] table."""
+
+    text: Annotated[str, Ui(multiline=True)]
+    """What to draw."""
+    negative: Annotated[str | None, Ui(advanced=True)] = None
+    """What to steer away from; needs true_cfg above 1."""
+    width: Annotated[int | None, Field(ge=16), Ui(unit="px", advanced=True)] = None
+    """Width of this picture."""
+    height: Annotated[int | None, Field(ge=16), Ui(unit="px", advanced=True)] = None
+    """Height of this picture."""
+    seed: Annotated[int | None, Field(ge=0), Ui(advanced=True)] = None
+    """Seed of this picture's noise; unset means the table's seed plus the prompt's position."""
+    steps: Annotated[int | None, Field(ge=1), Ui(advanced=True)] = None
+    """Denoising steps of this picture."""
+    guidance: Annotated[float | None, Field(ge=0), Ui(advanced=True)] = None
+    """Guidance of this picture."""
+
+
+class Sampling(Section):
+    """Pictures drawn during training."""
+
+    prompts: Annotated[list[Prompt], Field(min_length=1)]
+    """What to draw. In TOML either a list of texts or [[sample.prompts]] tables."""
+    every_n_steps: Annotated[int | None, Field(ge=1), Ui(unit="steps")] = None
+    """Draw after every this many optimizer steps."""
+    every_n_epochs: Annotated[int | None, Field(ge=1), Ui(unit="epochs")] = None
+    """Draw after every this many epochs."""
+    before_first_step: bool = True
+    """Draw once before training starts: what the base model does with the prompts."""
+    width: Annotated[int, Field(ge=16), Ui(unit="px")] = 512
+    """Width of the pictures."""
+    height: Annotated[int, Field(ge=16), Ui(unit="px")] = 512
+    """Height of the pictures."""
+    steps: Annotated[int, Field(ge=1)] = 28
+    """Denoising steps."""
+    guidance: Annotated[float, Field(ge=0)] = 3.5
+    """Guidance (the distilled one for models that have it)."""
+    true_cfg: Annotated[float, Field(ge=1), Ui(advanced=True)] = 1.0
+    """Classifier-free guidance with a negative prompt: above 1 doubles the time."""
+    seed: Annotated[int, Field(ge=0)] = 42
+    """Seed of the noise; prompt number i uses seed + i, the same at every step."""
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _texts_are_prompts(cls, value: Any) -> Any:  # noqa: ANN401 - anything that a TOML file can hold
+        if isinstance(value, list):
+            return [{"text": item} if isinstance(item, str) else item for item in value]
+        return value

@@ -1,0 +1,155 @@
+"""The training file run.toml: global, evaluation and saving keys, and the tables below them.
+
+The order of the fields is the order of a written file and of a form. What is not here: [model] (model.py),
+[adapter] (adapter.py), [optimizer] (optimizer.py), [sample] (sample.py), rules across keys (rules.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, field_validator
+
+from dpnb.schema.adapter import Adapter
+from dpnb.schema.base import Dtype, InputFile, OutputDir, Section, Ui
+from dpnb.schema.model import Model
+from dpnb.schema.optimizer import Optimizer
+from dpnb.schema.sample import Sampling
+
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+ResolutionBatch: TypeAlias = Annotated[list[Count], Field(min_length=2, max_length=2)]
+BatchSize: TypeAlias = Count | Annotated[list[ResolutionBatch], Field(min_length=1)]
+
+
+class EvalDataset(Section):
+    """Held-out pictures on which the loss is measured."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.\- ]+$")]
+    """Name of the set; its curves are called <name>/loss."""
+    config: InputFile
+    """Dataset file of the set."""
+
+
+class Training(Section):
+    """The training file."""
+
+    output_dir: OutputDir
+    """Folder in which each run gets a folder of its own, named by its start time."""
+    dataset: InputFile
+    """Dataset file: which pictures and captions to train on."""
+    epochs: Count
+    """Passes over the dataset."""
+    max_steps: Annotated[Count | None, Ui(unit="steps")] = None
+    """Stop after this many optimizer steps, if the epochs have not ended before."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random: adapter weights, order, noise and timesteps. The same seed gives the same losses."""
+    micro_batch_size_per_gpu: BatchSize = 1
+    """Examples in one forward pass on one GPU, or [resolution, examples] pairs such as [[512, 4], [1024, 1]]."""
+    image_micro_batch_size_per_gpu: Annotated[BatchSize | None, Ui(advanced=True)] = None
+    """The same for pictures alone, where pictures and clips are mixed."""
+    gradient_accumulation_steps: Count = 1
+    """Micro-batches in one optimizer step."""
+    gradient_clipping: Annotated[float, Field(ge=0)] = 1.0
+    """Largest norm of the gradient; 0 turns clipping off."""
+    pipeline_stages: Count = 1
+    """How many GPUs one copy of the model is spread over; the rest of the GPUs hold further copies."""
+    partition_method: Annotated[str, Field(pattern=r"^(parameters|uniform|manual|type:.+)$"), Ui(advanced=True)] = (
+        "parameters"
+    )
+    """How layers are dealt out to pipeline stages: parameters, uniform, manual, or type:<class name>."""
+    partition_split: Annotated[
+        list[Annotated[int, Field(ge=1)]] | None, Ui(advanced=True, when=("partition_method", ("manual",)))
+    ] = None
+    """First layer of each further stage, one number less than there are stages."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    reentrant_activation_checkpointing: Annotated[
+        bool, Ui(advanced=True, when=("activation_checkpointing", (True,)))
+    ] = False
+    """Use PyTorch's re-entrant variant of activation checkpointing."""
+    warmup_steps: Annotated[int, Field(ge=0), Ui(unit="steps")] = 0
+    """The learning rate rises in a straight line over this many steps."""
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape of the learning rate after the warm-up: flat, down to 0 in a line, or down along a cosine."""
+    force_constant_lr: Annotated[float | None, Field(ge=0), Ui(advanced=True)] = None
+    """Use exactly this learning rate from now on, also after a resume, without warm-up or schedule."""
+    huber_delta: Annotated[float | None, Field(gt=0), Ui(advanced=True)] = None
+    """Use the Huber loss with this threshold instead of the squared error."""
+    smooth_l1_beta: Annotated[float | None, Field(ge=0), Ui(advanced=True)] = None
+    """Use the smooth L1 loss with this threshold instead of the squared error."""
+    uncond_fraction: Annotated[float, Field(ge=0, le=1), Ui(advanced=True)] = 0.0
+    """Share of examples that are trained with an empty caption, for classifier-free guidance."""
+    caching_batch_size: Annotated[Count, Ui(advanced=True)] = 1
+    """Pictures or captions encoded at a time while the cache is filled."""
+    map_num_proc: Annotated[Count | None, Ui(advanced=True)] = None
+    """Threads that read picture headers and decode pictures; unset means one for each core, 8 at most."""
+    cache_dir: Annotated[OutputDir | None, Ui(advanced=True)] = None
+    """Folder of cached latents and text embeddings, shared by all runs; unset means the user's cache folder."""
+    steps_per_print: Annotated[Count, Ui(unit="steps", advanced=True)] = 1
+    """Print a line to the console after every this many steps."""
+    logging_steps: Annotated[Count, Ui(unit="steps", advanced=True)] = 1
+    """Write loss, learning rate and speed for the charts after every this many steps."""
+    x_axis_examples: Annotated[bool, Ui(advanced=True)] = False
+    """Count examples instead of steps on the x axis of the charts."""
+    resume_from_checkpoint: Annotated[bool | str, Ui(advanced=True)] = False
+    """Go on with an earlier run: true for the newest in output_dir, or the name of its folder."""
+
+    eval_datasets: Annotated[list[EvalDataset], Ui(group="Evaluation")] = []
+    """Held-out sets on which the loss is measured."""
+    eval_every_n_epochs: Annotated[Count | None, Ui(group="Evaluation", unit="epochs")] = None
+    """Evaluate after every this many epochs."""
+    eval_every_n_steps: Annotated[Count | None, Ui(group="Evaluation", unit="steps")] = None
+    """Evaluate after every this many steps."""
+    eval_every_n_examples: Annotated[Count | None, Ui(group="Evaluation", unit="examples", advanced=True)] = None
+    """Evaluate after every this many examples; replaces eval_every_n_steps."""
+    eval_before_first_step: Annotated[bool, Ui(group="Evaluation")] = True
+    """Evaluate once before training starts."""
+    eval_micro_batch_size_per_gpu: Annotated[BatchSize | None, Ui(group="Evaluation", advanced=True)] = None
+    """Examples in one forward pass of an evaluation; unset means micro_batch_size_per_gpu."""
+    eval_image_micro_batch_size_per_gpu: Annotated[BatchSize | None, Ui(group="Evaluation", advanced=True)] = None
+    """The same for pictures alone."""
+    eval_gradient_accumulation_steps: Annotated[Count, Ui(group="Evaluation", advanced=True)] = 1
+    """Micro-batches in one batch of an evaluation."""
+
+    save_every_n_epochs: Annotated[Count | None, Ui(group="Saving", unit="epochs")] = None
+    """Export what was trained after every this many epochs."""
+    save_every_n_steps: Annotated[Count | None, Ui(group="Saving", unit="steps")] = None
+    """Export what was trained after every this many steps."""
+    save_every_n_examples: Annotated[Count | None, Ui(group="Saving", unit="examples", advanced=True)] = None
+    """Export what was trained after every this many examples; replaces save_every_n_steps."""
+    save_dtype: Annotated[Dtype | None, Ui(group="Saving")] = None
+    """Number format of exported weights; unset means the format they are trained in."""
+    checkpoint_every_n_epochs: Annotated[Count | None, Ui(group="Saving", unit="epochs")] = None
+    """Write a checkpoint to resume from after every this many epochs."""
+    checkpoint_every_n_minutes: Annotated[float | None, Field(gt=0), Ui(group="Saving", unit="minutes")] = None
+    """Write a checkpoint to resume from after this much time."""
+
+    model: Model
+    """The model that is trained."""
+    adapter: Adapter | None = None
+    """What is trained on top of it; leave out to train all of its weights."""
+    optimizer: Optimizer
+    """How weights are updated."""
+    sample: Sampling | None = None
+    """Pictures drawn while training."""
+
+    @field_validator("eval_datasets", mode="before")
+    @classmethod
+    def _paths_are_datasets(cls, value: Any) -> Any:  # noqa: ANN401 - anything that a TOML file can hold
+        """A bare path is a set named after its file, the short form that diffusion-pipe documents."""
+        if isinstance(value, list):
+            return [
+                {"name": item.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".toml"), "config": item}
+                if isinstance(item, str)
+                else item
+                for item in value
+            ]
+        return value
+
+
+def batch_size_for(setting: int | list[list[int]], width_px: int, height_px: int) -> int:
+    """Micro-batch size of a bucket: the pair whose resolution is nearest to sqrt(width * height) wins."""
+    if isinstance(setting, int):
+        return setting
+    side = (width_px * height_px) ** 0.5
+    return min(setting, key=lambda pair: abs(pair[0] - side))[1]

@@ -1,0 +1,1 @@
+"""The DeepSpeed trainer that dpnb's TOML files drive. No widgets, ever; light to import."""

@@ -1,0 +1,94 @@
+"""Checkpoints: what a resume needs to go on exactly where the run was.
+
+A checkpoint is DeepSpeed's own (trained weights by layer, optimizer and schedule by stage) plus progress.json: steps,
+epochs, examples and the place in the data. There is no generator state to keep: everything random is a function of
+seed, step and example (trainer/objective.py, `seed_step`). A checkpoint is written under a hidden name and renamed
+when it is whole; `latest` is replaced last.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dpnb.errors import ConfigError, Problem, RunError
+from dpnb.runs.rundir import RunDir, find_runs, read_json, write_text
+from dpnb.schema.training import Training
+from trainer.callbacks import Progress
+from trainer.engine import StageEngine, World
+
+PROGRESS_FILE = "progress.json"
+
+
+def save(engine: StageEngine, run: RunDir, world: World, progress: Progress, loader_state: dict[str, Any]) -> Path:
+    """Write a checkpoint; collective. Returns its folder."""
+    tag = run.checkpoint_tag(progress.step)
+    hidden = f".{tag}.tmp"
+    if world.is_first:
+        shutil.rmtree(run.path / hidden, ignore_errors=True)
+    dist.barrier()
+    engine.save_checkpoint(str(run.path), tag=hidden, save_latest=False, exclude_frozen_parameters=True)
+    if world.is_first:
+        state = {"progress": asdict(progress), "loader": loader_state, "pipeline_stages": engine.num_stages}
+        write_text(run.path / hidden / PROGRESS_FILE, json.dumps(state))
+        shutil.rmtree(run.path / tag, ignore_errors=True)
+        (run.path / hidden).rename(run.path / tag)
+        write_text(run.latest_file, tag)
+    dist.barrier()
+    return run.path / tag
+
+
+def load(engine: StageEngine, folder: Path, training: Training) -> tuple[Progress, dict[str, Any]]:
+    """Take over a checkpoint: weights, optimizer and schedule into the engine; returns progress and loader state.
+
+    Raises `RunError` when the folder is no checkpoint, `ConfigError` when it was written with other stages.
+    """
+    state = read_json(folder / PROGRESS_FILE)
+    if state is None:
+        raise RunError(f"{folder} is not a checkpoint: it has no readable {PROGRESS_FILE}. Resume from another one.")
+    stages = state["pipeline_stages"]
+    if stages != engine.num_stages:
+        message = f"{engine.num_stages}, but the checkpoint {folder.name} was written with {stages}."
+        problem = Problem("error", "value", ("pipeline_stages",), message, f"Set it to {stages} to resume.")
+        raise ConfigError([problem])
+    loaded, _ = engine.load_checkpoint(
+        str(folder.parent),
+        tag=folder.name,
+        load_module_strict=False,  # frozen weights are not in it
+        load_lr_scheduler_states=training.force_constant_lr is None,
+    )
+    assert loaded is not None, f"DeepSpeed found nothing in {folder}"
+    if training.force_constant_lr is not None:
+        for group in engine.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] = training.force_constant_lr
+    return Progress(**state["progress"]), state["loader"]
+
+
+def run_to_resume(output_dir: str, which: bool | str) -> RunDir | None:
+    """The run that `resume_from_checkpoint` names: a folder below `output_dir`, or with true the newest that has a
+    checkpoint. None when `which` is false. Raises `RunError` when there is none.
+    """
+    if which is False:
+        return None
+    if isinstance(which, str):
+        run = RunDir((Path(output_dir) / which).resolve())
+        if not run.path.is_relative_to(Path(output_dir).resolve()):
+            raise RunError(f"resume_from_checkpoint = '{which}' leads out of {output_dir}: name a folder below it")
+        if run.latest_checkpoint() is None:
+            raise RunError(f"{run.path} has no checkpoint to resume from")
+        return run
+    runs = [run for run in find_runs(output_dir) if run.latest_checkpoint() is not None]
+    if not runs:
+        raise RunError(f"no run in {output_dir} has a checkpoint to resume from")
+    return runs[-1]
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed PyTorch's generators (dropout) for one step, so that a resumed run needs no generator state."""
+    torch.manual_seed((seed * 1_000_003 + step) * 4099 + rank)

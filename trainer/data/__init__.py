@@ -1,0 +1,1 @@
+"""Pictures and captions to cached tensors to batches."""

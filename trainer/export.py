@@ -1,0 +1,110 @@
+"""Exports: what a person takes home. Gathered from all stages, checked, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dpnb.runs.rundir import RunDir
+from dpnb.schema.training import Training
+from trainer import adapters
+from trainer.engine import StageEngine, World
+from trainer.families.base import DTYPES, Family
+
+
+class Exporter:
+    """Writes epoch{N} and step{N} folders. `names` maps a trained parameter to its name in the diffusers network."""
+
+    def __init__(
+        self,
+        family: Family,
+        training: Training,
+        run: RunDir,
+        world: World,
+        names: dict[nn.Parameter, str],
+        peft: Any,  # noqa: ANN401
+    ) -> None:
+        self.family = family
+        self.training = training
+        self.run = run
+        self.world = world
+        self.names = names
+        self.peft_config = peft
+
+    def save(self, engine: StageEngine, name: str) -> dict[str, Any] | None:
+        """Write the export `name`; collective. Returns its health on rank 0, None elsewhere.
+
+        An export that is not finite is kept under the name `<name>.broken`, beside the last good one.
+        """
+        weights = self._gather(engine)
+        if weights is None:
+            return None
+        health = check_health(weights)
+        hidden = self.run.path / f".{name}.tmp"
+        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.mkdir()
+        if self.training.adapter is not None:
+            self.family.save_adapter(hidden, adapters.bake_scale(weights, self.training.adapter), self.peft_config)
+        else:
+            self.family.save_model(hidden, weights)
+        (hidden / "health.json").write_text(json.dumps(health, indent=1))
+        if self.run.run_toml.exists():
+            shutil.copyfile(self.run.run_toml, hidden / self.run.run_toml.name)
+        flush_folder(hidden)
+        target = self.run.path / (name if health["finite"] else f"{name}.broken")
+        shutil.rmtree(target, ignore_errors=True)
+        hidden.rename(target)
+        return health
+
+    def _gather(self, engine: StageEngine) -> dict[str, Tensor] | None:
+        """All trained weights on the CPU of rank 0, in save_dtype; every stage of replica 0 hands over its own."""
+        dtype = None if self.training.save_dtype is None else DTYPES[self.training.save_dtype]
+        mine = {
+            adapters.export_name(self.names[p]): p.detach().to("cpu", dtype or p.dtype).contiguous()
+            for p in engine.module.parameters()
+            if p.requires_grad
+        }
+        if engine.num_stages == 1:
+            return mine if self.world.is_first else None
+        # Through files: the run directory is shared by all machines already, and no stage has to hold it all.
+        parts = self.run.path / ".export-parts"
+        if engine.replica == 0:
+            parts.mkdir(exist_ok=True)
+            save_file(mine, parts / f"stage_{engine.stage_id}.safetensors")
+        dist.barrier()
+        if not self.world.is_first:
+            return None
+        merged = {name: t for file in sorted(parts.glob("*.safetensors")) for name, t in load_file(file).items()}
+        shutil.rmtree(parts)
+        return merged
+
+
+def check_health(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """What can be seen of trained weights: finite, B matrices not zero, overall norm, number of tensors."""
+    lora_b = [t for name, t in weights.items() if ".lora_B." in name]
+    squares = sum(float(t.float().pow(2).sum()) for t in weights.values())
+    return {
+        "finite": all(bool(torch.isfinite(t).all()) for t in weights.values()),
+        "b_nonzero": sum(bool(t.any()) for t in lora_b),
+        "b_total": len(lora_b),
+        "norm": squares**0.5,
+        "tensors": len(weights),
+    }
+
+
+def flush_folder(folder: Path) -> None:
+    """Force every file of a folder, and the folder's own listing, to the disk."""
+    for path in [*(p for p in folder.rglob("*") if p.is_file()), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,206 @@
+"""What a run tells the outside: status.json, TensorBoard scalars, and lines in the console log.
+
+Only rank 0 writes; on other ranks every method does nothing. A heartbeat thread refreshes status.json every second,
+so that a long step or a slow VAE does not look like a dead run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import statistics
+import sys
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from dpnb.runs.rundir import Phase, ProcessInfo, RunDir, Status, write_text
+
+HEARTBEAT_SECONDS = 1.0
+PACKAGES = (
+    "dpnb",
+    "torch",
+    "deepspeed",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "safetensors",
+    "numpy",
+    "pillow",
+    "tensorboard",
+)
+
+
+class Report:
+    """The voice of a run. Use as a context manager: leaving it marks the run done or failed."""
+
+    def __init__(self, run: RunDir, *, speaks: bool, x_axis_examples: bool = False) -> None:
+        self.run = run
+        self.speaks = speaks
+        self.x_axis_examples = x_axis_examples
+        self.status = Status(phase="loading")
+        self.writer: Any = None
+        self._durations: deque[float] = deque(maxlen=50)
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._beat = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self.speaks:
+            self._beat.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.speaks:
+            return
+        if error is not None and self.status.phase != "done":
+            self.status.phase = "failed"
+            self.status.last_error = f"{error}" or type(error).__name__
+        if self.status.phase in ("done", "failed"):
+            self.status.eta_seconds = None
+        self._closing.set()
+        self._beat.join()
+        if self.writer is not None:
+            self.writer.close()
+        self._write_status()
+
+    def open_charts(self, first_step: int) -> None:
+        """Start the event file; points of an earlier attempt at or after `first_step` no longer count."""
+        if self.speaks:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.run.path), purge_step=first_step or None, flush_secs=2)
+
+    # --- words -------------------------------------------------------------------------------------------------------
+
+    def say(self, line: str) -> None:
+        """A line in the console log."""
+        if self.speaks:
+            print(line, flush=True)
+
+    def phase(self, phase: Phase, detail: str = "") -> None:
+        """What the run does now; shown at once."""
+        if not self.speaks:
+            return
+        if detail and detail != self.status.detail:
+            self.say(f"[{phase}] {detail}")
+        self.status.phase, self.status.detail = phase, detail
+        self._write_status()
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        """How far the current phase is, such as "latents 12/40"; the heartbeat shows it."""
+        self.status.detail = f"{what} {done}/{total}"
+
+    def totals(self, *, steps: int, epochs: int) -> None:
+        """How long the run is."""
+        self.status.total_steps, self.status.total_epochs = steps, epochs
+
+    # --- numbers -----------------------------------------------------------------------------------------------------
+
+    def step(self, *, step: int, epoch: int, examples: int, loss: float, seconds: float) -> None:
+        """Remember a finished optimizer step; the heartbeat shows it. `seconds`: how long it took."""
+        self._durations.append(seconds)
+        # The median: a step that compiled something or waited for a disk must not bend the forecast.
+        typical = statistics.median(self._durations)
+        remaining = max(0, self.status.total_steps - step)
+        self.status.step, self.status.epoch, self.status.examples = step, epoch, examples
+        self.status.loss, self.status.seconds_per_step = loss, typical
+        self.status.eta_seconds = remaining * typical
+
+    def print_step(self, learning_rate: float) -> None:
+        """The console's line for the last step."""
+        s = self.status
+        self.say(
+            f"step {s.step}/{s.total_steps} epoch {s.epoch}/{s.total_epochs} loss {s.loss:.4f} lr {learning_rate:.3g} "
+            f"{s.seconds_per_step:.2f} s/step"
+        )
+
+    def scalars(self, values: Mapping[str, float], x: int | None = None) -> None:
+        """Points for the charts, at the current step (or number of examples) unless `x` says otherwise."""
+        if self.writer is None:
+            return
+        if x is None:
+            x = self.status.examples if self.x_axis_examples else self.status.step
+        for tag, value in values.items():
+            self.writer.add_scalar(tag, value, x)
+
+    def flush(self) -> None:
+        """Make the charts' points visible to readers."""
+        if self.writer is not None:
+            self.writer.flush()
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def keep_request(self, texts: Mapping[Path, str]) -> None:
+        """Write down what was asked (file -> text) and with which versions; a file that stands is left alone."""
+        if not self.speaks:
+            return
+        for path, text in texts.items():
+            if not path.exists():
+                write_text(path, text)
+        write_text(self.run.environment_file, environment())
+        if os.environ.get("DPNB_SUPERVISED") != "1":
+            self.run.write_process(_this_process())
+
+    def note_exit(self, code: int) -> None:
+        """Without a supervisor, rank 0 is the only one who can write down how the run ended."""
+        info = self.run.process()
+        if self.speaks and info is not None and not info.supervised:
+            info.ended, info.exit_code = time.time(), code
+            self.run.write_process(info)
+
+    def _heartbeat(self) -> None:
+        while not self._closing.wait(HEARTBEAT_SECONDS):
+            self._write_status()
+
+    def _write_status(self) -> None:
+        with self._lock:
+            try:
+                self.run.write_status(self.status)
+            except OSError as error:
+                # A full disk must not kill a run that may still be able to save: say it and go on.
+                print(f"cannot write {self.run.status_file}: {error.strerror}", file=sys.stderr, flush=True)
+
+
+def environment() -> str:
+    """Versions of what matters for the result, one `name value` line each."""
+    import torch
+
+    lines = [f"python {platform.python_version()}", f"platform {platform.platform()}", f"host {socket.gethostname()}"]
+    for package in PACKAGES:
+        try:
+            lines.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            lines.append(f"{package} -")
+    lines.append(f"cuda {torch.version.cuda or '-'}")
+    lines += [f"gpu{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    return "\n".join(lines) + "\n"
+
+
+def _this_process() -> ProcessInfo:
+    boot_id = Path("/proc/sys/kernel/random/boot_id")
+    return ProcessInfo(
+        run_id=os.environ.get("DPNB_RUN_ID") or uuid.uuid4().hex,
+        argv=[sys.executable, *sys.orig_argv[1:]],
+        cwd=str(Path.cwd()),
+        host=socket.gethostname(),
+        boot_id=boot_id.read_text().strip() if boot_id.exists() else "",
+        pid=os.getpid(),
+        session_id=os.getsid(0),
+        process_started=psutil.Process().create_time(),
+        supervised=False,
+        started=time.time(),
+    )

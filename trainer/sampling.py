@@ -1,0 +1,108 @@
+"""Pictures drawn while training: one for each prompt, written as samples/step_000100/00.png with 00.json beside it.
+
+Replicas share the prompts; the stages of one replica draw a picture together, each running the same diffusers
+pipeline around its share of the network (StageEngine.predict).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from PIL import Image
+from torch import Tensor
+
+from dpnb.runs.rundir import RunDir, write_text
+from dpnb.schema.sample import Prompt, Sampling
+from trainer.engine import StageEngine, World
+from trainer.families.base import Family, SampleRequest, Tensors
+from trainer.report import Report
+
+
+def texts_of(sampling: Sampling | None) -> list[str]:
+    """Every caption whose embeds are needed to draw the samples."""
+    if sampling is None:
+        return []
+    negatives = [prompt.negative or "" for prompt in sampling.prompts] if sampling.true_cfg > 1 else []
+    return list(dict.fromkeys([*(prompt.text for prompt in sampling.prompts), *negatives]))
+
+
+class Sampler:
+    """Draws the prompts of the [sample] table. `embeds_of`: caption -> what `encode_text` gave, batch of one."""
+
+    def __init__(
+        self,
+        family: Family,
+        sampling: Sampling,
+        embeds_of: Callable[[str], Tensors],
+        run: RunDir,
+        world: World,
+    ) -> None:
+        self.family = family
+        self.sampling = sampling
+        self.run = run
+        self.world = world
+        self.requests = [_request(sampling, i, p, embeds_of) for i, p in enumerate(sampling.prompts)]
+
+    def draw(self, engine: StageEngine, step: int, report: Report) -> None:
+        """Draw every prompt; collective. Files appear one by one."""
+        folder = self.run.sample_dir(step)
+        started = time.monotonic()
+        for index, request in enumerate(self.requests):
+            if index % engine.replicas != engine.replica:
+                continue
+            report.progress(index, len(self.requests), "sample")
+            latents = self.family.sample(engine.predict, request)
+            if engine.is_first_stage():
+                pixels = self.family.decode(latents, engine.device)
+                write_sample(folder, index, pixels[0], _settings(request, step))
+        if self.world.size > 1:
+            dist.barrier()
+        report.scalars({"samples/seconds": time.monotonic() - started})
+
+
+def _request(sampling: Sampling, index: int, prompt: Prompt, embeds_of: Callable[[str], Tensors]) -> SampleRequest:
+    """One prompt with the table's settings where it has none of its own."""
+    return SampleRequest(
+        prompt=prompt.text,
+        negative=(prompt.negative or "") if sampling.true_cfg > 1 else None,
+        embeds=embeds_of(prompt.text),
+        negative_embeds=embeds_of(prompt.negative or "") if sampling.true_cfg > 1 else None,
+        width_px=prompt.width or sampling.width,
+        height_px=prompt.height or sampling.height,
+        steps=prompt.steps or sampling.steps,
+        guidance=sampling.guidance if prompt.guidance is None else prompt.guidance,
+        true_cfg=sampling.true_cfg,
+        seed=sampling.seed + index if prompt.seed is None else prompt.seed,
+    )
+
+
+def _settings(request: SampleRequest, step: int) -> dict[str, Any]:
+    return {
+        "prompt": request.prompt,
+        "negative": request.negative,
+        "step": step,
+        "seed": request.seed,
+        "steps": request.steps,
+        "guidance": request.guidance,
+        "true_cfg": request.true_cfg,
+        "width": request.width_px,
+        "height": request.height_px,
+    }
+
+
+def write_sample(folder: Path, index: int, pixels_CFHW: Tensor, settings: dict[str, Any]) -> None:
+    """One picture (F = 1) and its settings. The .json comes last: readers count a picture once it stands."""
+    assert pixels_CFHW.shape[1] == 1, "clips are written by families that make them"
+    folder.mkdir(parents=True, exist_ok=True)
+    array = (pixels_CFHW[:, 0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    target = folder / f"{index:02d}.png"
+    hidden = folder / f".{target.name}.tmp"
+    Image.fromarray(array).save(hidden, format="PNG")
+    hidden.replace(target)
+    write_text(target.with_suffix(".json"), json.dumps(settings, indent=1))

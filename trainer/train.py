@@ -1,0 +1,115 @@
+"""The whole story of a training run.
+
+    deepspeed --module trainer.train --config run.toml [--run-dir DIR] [--resume_from_checkpoint [NAME]]
+
+run.toml -> schema -> family -> scan, bucket, cache -> layers and adapter -> engine -> loop. Each step has its module;
+this file only tells them in order. Errors of the user end with exit code 1 and one line each; SIGTERM and Ctrl+C
+finish the step, save and exit with 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from dpnb.errors import ConfigError, DpnbError
+from dpnb.toml import RunConfig, load_run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line, check the configuration before anything heavy is imported, then train."""
+    arguments = parse(argv)
+    speaks = os.environ.get("RANK", "0") == "0"
+    try:
+        config = load_run(arguments.config)
+        for warning in config.warnings if speaks else ():
+            print(warning, file=sys.stderr, flush=True)
+        return train(config, arguments)
+    except DpnbError as error:
+        if speaks:
+            print(located(error, arguments.config), file=sys.stderr, flush=True)
+        return 1
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line; `--local_rank` is added by the deepspeed launcher."""
+    parser = argparse.ArgumentParser(prog="trainer.train", description="Train with dpnb's run.toml.")
+    parser.add_argument("--config", type=Path, required=True, help="the training file")
+    parser.add_argument("--run-dir", type=Path, help="use this run directory instead of a new one below output_dir")
+    parser.add_argument(
+        "--resume_from_checkpoint",
+        nargs="?",
+        const=True,
+        help="go on with the newest run in output_dir, or with the named one",
+    )
+    parser.add_argument("--local_rank", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--deepspeed", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def train(config: RunConfig, arguments: argparse.Namespace) -> int:
+    """One run from the empty directory to the last export."""
+    from trainer import callbacks, checkpoint, families, session
+    from trainer.data.prepare import prepare
+    from trainer.engine import join_world
+    from trainer.evaluate import noised
+    from trainer.report import Report
+
+    training = config.training.value
+    session.quiet_libraries()
+    stop = callbacks.StopSignal()
+    with stop.caught():
+        world = join_world()
+        run, resume_from = session.open_run(training, arguments, world)
+        with Report(run, speaks=world.is_first, x_axis_examples=training.x_axis_examples) as report:
+            report.keep_request(session.request_files(run, config))
+            report.phase("loading", "reading the configuration")
+            family = families.build(training.model)
+            data = prepare(config, family, world, report)
+
+            report.phase("loading", "loading the network")
+            network = session.build_network(family, training, world, data.train.steps_per_epoch)
+            engine = network.engine
+            now = callbacks.Progress()
+            with session.open_loaders(data, training, engine.replica) as (loader, held_out):
+                if resume_from is not None:
+                    now, place = checkpoint.load(engine, resume_from, training)
+                    loader.load_state_dict(place)
+                    report.say(f"resumed {resume_from.name} of {run.path}")
+                calendar = callbacks.Calendar(training, run, world, stop, data.train.steps_per_epoch, now)
+                report.totals(steps=calendar.total_steps, epochs=training.epochs)
+                report.open_charts(first_step=now.step + 1)
+                acts = session.Acts(config, family, data, network, run, world, report, held_out)
+                if resume_from is None:
+                    acts.before_first_step(now)
+
+                report.phase("training")
+                due = callbacks.Due(quit=now.step >= calendar.total_steps)
+                while not due.quit:
+                    started = time.monotonic()
+                    checkpoint.seed_step(training.seed, now.step, world.rank)
+                    batches = [next(loader) for _ in range(training.gradient_accumulation_steps)]
+                    loss = engine.train_step([noised(family, batch) for batch in batches])
+                    now.step += 1
+                    now.examples += sum(batch.size for batch in batches) * engine.replicas
+                    now.epoch = -(-now.step // data.train.steps_per_epoch)
+                    acts.after_step(now, loss, seconds=time.monotonic() - started)
+                    due = calendar.due(now)
+                    acts.carry_out(due, now, loader.state_dict())
+            report.phase("done", acts.last_words(now, calendar.total_steps))
+            report.note_exit(0)
+    return 0
+
+
+def located(error: DpnbError, config: Path) -> str:
+    """An error in the user's words; a configuration error found late still names the file."""
+    if isinstance(error, ConfigError):
+        return "\n".join(str(p if p.file else p.at(config, None, None)) for p in error.problems)
+    return f"error: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
