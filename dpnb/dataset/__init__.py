@@ -1,0 +1,1 @@
+"""Folders to rows to buckets: what the dry run and the trainer share. No torch, no widgets."""

@@ -1,0 +1,342 @@
+"""Which picture is trained in which size, and how many steps an epoch has: pure arithmetic, diffusion-pipe's.
+
+    rows + dataset + facts of the family  --plan-->  Plan: buckets, their examples, whole global batches, steps
+
+A bucket is (width, height, frames); all examples of a global batch come from one bucket, and a global batch is
+micro-batch x gradient accumulation x data-parallel ranks. What does not fill a whole global batch is not trained in
+that epoch; a bucket that never fills one is reported with what would mend it. The dry run, the forms and the trainer
+all read the same Plan. Order and shuffling are not here (trainer/data/loader.py), nor is reading files (scan.py).
+
+Source of the formulas: tdrussell/diffusion-pipe, utils/dataset.py, except for `size_buckets`, where upstream indexes
+one list with the positions of another; here is the rule that it means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from dpnb.dataset.scan import Row
+from dpnb.errors import ConfigError, DatasetError, errors_in
+from dpnb.schema.dataset import Dataset, DirectorySettings, settings_of
+from dpnb.schema.model import FamilyFacts
+from dpnb.schema.rules import check_dataset
+from dpnb.schema.training import batch_size_for
+
+MicroBatch = int | list[list[int]]
+"""A number of examples, or [resolution_px, examples] pairs, as micro_batch_size_per_gpu says it."""
+
+
+class Size(NamedTuple):
+    """The shape of what is trained."""
+
+    width_px: int
+    height_px: int
+    frames: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.width_px}x{self.height_px}" + (f"x{self.frames}" if self.frames > 1 else "")
+
+
+class Key(NamedTuple):
+    """What tells buckets apart: as upstream, also the aspect ratio at equal sizes. A size bucket has none."""
+
+    size: Size
+    ar: float | None = None
+
+
+class Example(NamedTuple):
+    """One caption of one row (an index into `Plan.rows`): what an epoch counts."""
+
+    row: int
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One size and everything trained in it.
+
+    `rows`: who belongs here, by index. `examples`: (row, caption) pairs after num_repeats. `micro_batch_size`:
+    examples in one forward pass on one GPU. `global_batch_size`: examples in one optimizer step.
+    """
+
+    size: Size
+    ar: float | None
+    rows: tuple[int, ...]
+    examples: tuple[Example, ...]
+    micro_batch_size: int
+    global_batch_size: int
+
+    @property
+    def batches(self) -> int:
+        """Whole global batches, which is optimizer steps, in an epoch."""
+        return len(self.examples) // self.global_batch_size
+
+    @property
+    def dropped(self) -> int:
+        """Examples that an epoch leaves out because they do not fill a global batch (others each epoch)."""
+        return len(self.examples) % self.global_batch_size
+
+    @property
+    def name(self) -> str:
+        """The bucket in a person's words: `720x368 (aspect ratio 2.0)`."""
+        return str(self.size) if self.ar is None else f"{self.size} (aspect ratio {self.ar})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The bucket as plain data."""
+        return {
+            "size": list(self.size),
+            "ar": self.ar,
+            "files": len(self.rows),
+            "examples": len(self.examples),
+            "batches": self.batches,
+            "dropped": self.dropped,
+            "micro_batch_size": self.micro_batch_size,
+            "global_batch_size": self.global_batch_size,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything an epoch consists of. `rows` are those given, with a reason at each that is not trained after all."""
+
+    rows: tuple[Row, ...]
+    buckets: tuple[Bucket, ...]
+    gradient_accumulation_steps: int = 1
+    data_parallel: int = 1
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return sum(bucket.batches for bucket in self.buckets)
+
+    @property
+    def examples_per_epoch(self) -> int:
+        """Examples trained in an epoch, those left out not counted."""
+        return sum(bucket.batches * bucket.global_batch_size for bucket in self.buckets)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain data: what `dpnb dryrun --json` prints."""
+        sizes: dict[int, list[str]] = {}
+        for bucket in self.buckets:
+            for row in bucket.rows:
+                sizes.setdefault(row, []).append(str(bucket.size))
+        return {
+            "files": [row.to_json() | {"buckets": sizes.get(i, [])} for i, row in enumerate(self.rows)],
+            "buckets": [bucket.to_json() for bucket in self.buckets],
+            "steps_per_epoch": self.steps_per_epoch,
+            "examples_per_epoch": self.examples_per_epoch,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "data_parallel": self.data_parallel,
+            "warnings": list(self.warnings),
+        }
+
+
+# --- the arithmetic -------------------------------------------------------------------------------------------------
+
+
+def aspect_ratios(settings: DirectorySettings) -> list[float]:
+    """Width / height of the buckets of a folder, ascending: 1.0 alone, the explicit ones, or evenly spaced in log."""
+    if not settings.enable_ar_bucket:
+        return [1.0]
+    if settings.ar_buckets is not None:
+        ratios = [r[0] / r[1] if isinstance(r, list) else float(r) for r in settings.ar_buckets]
+    else:
+        # check_dataset has made sure of all three
+        assert settings.min_ar is not None
+        assert settings.max_ar is not None
+        assert settings.num_ar_buckets is not None
+        gaps = max(1, settings.num_ar_buckets - 1)
+        step = math.log(settings.max_ar / settings.min_ar) / gaps
+        ratios = [settings.min_ar * math.exp(step * i) for i in range(settings.num_ar_buckets)]
+    return sorted({round(ratio, 3) for ratio in ratios})
+
+
+def areas_px(settings: DirectorySettings) -> list[float]:
+    """Target areas of a folder in pixels, ascending; a [width, height] pair means the area of that picture."""
+    sides = settings.resolutions or []
+    return sorted({float(r[0] * r[1]) if isinstance(r, list) else round(r, 3) ** 2 for r in sides})
+
+
+def round_to(value: float, multiple: int) -> int:
+    """The nearest multiple, halves to the even one (Python's round, as upstream), at least one multiple."""
+    return max(1, round(value / multiple)) * multiple
+
+
+def nearest_ratio(width_px: float, height_px: float, ratios: Sequence[float]) -> float:
+    """The ratio nearest in logarithm; of two equally near ones the smaller. `ratios` ascend."""
+    wanted = math.log(width_px / height_px)
+    return min(ratios, key=lambda ratio: abs(wanted - math.log(ratio)))
+
+
+def size_at(area_px: float, ratio: float, frames: int, facts: FamilyFacts) -> Size:
+    """The bucket of an area and an aspect ratio: w = sqrt(area * ratio), h = area / w, both rounded for the family."""
+    width = math.sqrt(area_px * ratio)
+    return Size(round_to(width, facts.rounding_px), round_to(area_px / width, facts.rounding_px), frames)
+
+
+def clip_length(frames: int, lengths: Sequence[int]) -> int | None:
+    """The longest allowed clip that a source of so many frames fills; None for a video that only fills a picture."""
+    longest = max(length for length in (1, *lengths) if length <= frames)
+    return longest if longest > 1 or frames == 1 else None
+
+
+def size_bucket(width_px: int, height_px: int, frames: int, sizes: Sequence[Size]) -> Size | None:
+    """The bucket among exact sizes: nearest aspect ratio, then the longest that fits, else None.
+
+    Several that are alike so far: the largest into which the picture need not be enlarged, else the smallest.
+    """
+    ratios = {size: round(size.width_px / size.height_px, 3) for size in sizes}
+    nearest = nearest_ratio(width_px, height_px, sorted(set(ratios.values())))
+    fitting = [s for s in sizes if ratios[s] == nearest and s.frames <= frames and (s.frames > 1 or frames == 1)]
+    alike = sorted(s for s in fitting if s.frames == max(f.frames for f in fitting))
+    inside = [s for s in alike if s.width_px <= width_px and s.height_px <= height_px]
+    return inside[-1] if inside else alike[0] if alike else None
+
+
+def keys_for(settings: DirectorySettings, facts: FamilyFacts) -> Callable[[Row], list[Key]]:
+    """A function that says in which buckets a row of a folder is trained: one for each resolution; [] if none fits."""
+    if settings.size_buckets is not None:
+        sizes = [
+            Size(round_to(w, facts.rounding_px), round_to(h, facts.rounding_px), _whole_latents(frames, facts))
+            for w, h, frames in settings.size_buckets
+        ]
+
+        def in_sizes(row: Row) -> list[Key]:
+            size = size_bucket(row.width_px, row.height_px, row.frames, sizes)
+            return [] if size is None else [Key(size)]
+
+        return in_sizes
+    ratios, areas = aspect_ratios(settings), areas_px(settings)
+    lengths = [_whole_latents(frames, facts) for frames in settings.frame_buckets]
+
+    def in_areas(row: Row) -> list[Key]:
+        frames = clip_length(row.frames, lengths)
+        ratio = nearest_ratio(row.width_px, row.height_px, ratios)
+        # Two areas may round to the same size; a row stands in a bucket once.
+        sizes = [] if frames is None else [size_at(area, ratio, frames, facts) for area in areas]
+        return [Key(size, ratio) for size in dict.fromkeys(sizes)]
+
+    return in_areas
+
+
+def _whole_latents(frames: int, facts: FamilyFacts) -> int:
+    """A clip length rounded down to what the family's autoencoder takes."""
+    return (frames - 1) // facts.frames_per_latent * facts.frames_per_latent + 1
+
+
+# --- the plan -------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    rows: Sequence[Row],
+    dataset: Dataset,
+    facts: FamilyFacts,
+    *,
+    micro_batch: MicroBatch = 1,
+    gradient_accumulation_steps: int = 1,
+    data_parallel: int = 1,
+) -> Plan:
+    """Deal rows out to buckets and examples to global batches.
+
+    `rows`: what scan gave, or the rows of an earlier plan. `micro_batch`: examples on one GPU, or
+    [resolution_px, examples] pairs. `data_parallel`: copies of the model that train side by side. Raises `ConfigError`
+    for a dataset whose keys contradict each other, and `DatasetError` when no bucket fills a global batch.
+    """
+    problems = errors_in(check_dataset(dataset))
+    if problems:
+        raise ConfigError(problems)
+    settings = [settings_of(dataset, directory) for directory in dataset.directory]
+    members, rows = _members(rows, [keys_for(s, facts) for s in settings])
+    buckets = []
+    for key in sorted(members, key=lambda key: (key.ar or 0.0, key.size)):
+        micro = batch_size_for(micro_batch, key.size.width_px, key.size.height_px)
+        examples = [e for i, own in members[key].items() for e in _examples(rows, own, settings[i].num_repeats)]
+        everyone = tuple(row for own in members[key].values() for row in own)
+        whole = micro * gradient_accumulation_steps * data_parallel
+        buckets.append(Bucket(key.size, key.ar, everyone, tuple(examples), micro, whole))
+    rows, warnings = _consequences(rows, buckets, gradient_accumulation_steps, data_parallel)
+    made = Plan(rows, tuple(buckets), gradient_accumulation_steps, data_parallel, warnings)
+    if made.steps_per_epoch == 0:
+        raise DatasetError(_nothing_left(made))
+    return made
+
+
+def _members(
+    rows: Sequence[Row], keys_of: Sequence[Callable[[Row], list[Key]]]
+) -> tuple[dict[Key, dict[int, list[int]]], tuple[Row, ...]]:
+    """bucket -> directory -> rows in it; and the rows, with a reason at those that no bucket fits."""
+    members: dict[Key, dict[int, list[int]]] = {}
+    checked = [replace(row, reason="", by_plan=False) if row.by_plan else row for row in rows]
+    for index, row in enumerate(checked):
+        if not row.used:
+            continue
+        keys = keys_of[row.directory](row)
+        if not keys:
+            words = "a picture" if row.frames == 1 else f"a clip of {row.frames} frames"
+            reason = f"no bucket of its aspect ratio is short enough for {words}: add a shorter one"
+            checked[index] = replace(row, reason=reason, by_plan=True)
+        for key in keys:
+            members.setdefault(key, {}).setdefault(row.directory, []).append(index)
+    return members, tuple(checked)
+
+
+def _examples(rows: Sequence[Row], own: Sequence[int], num_repeats: float) -> list[Example]:
+    """Upstream's int(n * r) with wrap-around. All first captions come before all second ones, so that with a part of
+    a repeat every picture has its turn before any has a second."""
+    captions = {row: rows[row].captions for row in own}
+    slots = range(max(map(len, captions.values())))
+    pairs = [Example(row, texts[slot]) for slot in slots for row, texts in captions.items() if slot < len(texts)]
+    return [pairs[i % len(pairs)] for i in range(int(len(pairs) * num_repeats))]
+
+
+def _consequences(
+    rows: tuple[Row, ...], buckets: Sequence[Bucket], accumulation: int, data_parallel: int
+) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """Rows with a reason at those that end up in no batch, and a warning for each bucket that vanishes."""
+    trained = {example.row for bucket in buckets if bucket.batches for example in bucket.examples}
+    reasons: dict[int, str] = {}
+    warnings = []
+    for bucket in buckets:
+        if not bucket.batches:
+            warnings.append(f"bucket {_too_small(bucket, accumulation, data_parallel)}")
+            reasons |= dict.fromkeys(bucket.rows, f"its bucket {_too_small(bucket, accumulation, data_parallel)}")
+        else:
+            reasons |= dict.fromkeys(bucket.rows, "num_repeats below 1 leaves it out: raise num_repeats")
+    left_out = {index: reason for index, reason in reasons.items() if index not in trained}
+    checked = (
+        replace(row, reason=left_out[index], by_plan=True) if index in left_out else row
+        for index, row in enumerate(rows)
+    )
+    return tuple(checked), tuple(warnings)
+
+
+def _too_small(bucket: Bucket, accumulation: int, data_parallel: int) -> str:
+    mend = "use fewer aspect ratios (num_ar_buckets)"
+    if bucket.examples:
+        times = math.ceil(bucket.global_batch_size / len(bucket.examples))
+        mend = f"raise num_repeats {times}-fold, or {mend}"
+    else:
+        mend = f"raise num_repeats, or {mend}"
+    if bucket.global_batch_size > data_parallel:
+        mend = f"lower micro_batch_size_per_gpu or gradient_accumulation_steps, {mend}"
+    factors = f"{bucket.micro_batch_size} x {accumulation} accumulated"
+    factors += f" x {data_parallel} GPUs" if data_parallel > 1 else ""
+    return (
+        f"{bucket.name} has {_count(len(bucket.examples), 'example')}, fewer than one global batch of "
+        f"{bucket.global_batch_size} ({factors}), and is not trained: {mend}"
+    )
+
+
+def _nothing_left(made: Plan) -> str:
+    if not made.buckets:
+        reasons = sorted({row.reason for row in made.rows})
+        return "nothing is left to train on: every file was left out\n  " + "\n  ".join(reasons[:5])
+    return "nothing is left to train on: no bucket fills a global batch\n  " + "\n  ".join(made.warnings)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)

@@ -1,0 +1,123 @@
+"""Captions: where they stand, and what becomes of them before they are encoded.
+
+    captions.json, or <name>.txt  ->  tag shuffle  ->  trigger word  ->  caption_prefix  ->  Row.captions
+
+With a captions.json in the folder ({file name: [captions]}), the .txt files of that folder are ignored. All of it is
+a pure function of the texts and the settings, so that an unchanged caption is found in the cache again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dpnb.errors import DatasetError
+from dpnb.schema.dataset import DirectorySettings
+
+CAPTIONS_FILE = "captions.json"
+PLACEHOLDER = "[trigger]"
+
+
+@dataclass(frozen=True, slots=True)
+class FolderCaptions:
+    """Where the captions of one folder are. `texts`: stem -> .txt file; `listed`: captions.json, None without one."""
+
+    texts: Mapping[str, Path] = field(default_factory=dict)
+    listed: Mapping[str, Sequence[str]] | None = None
+
+    def of(self, picture: str) -> list[str]:
+        """The written captions of a picture by its file name; empty without any. Raises `DatasetError` (bad bytes)."""
+        if self.listed is not None:
+            return list(self.listed.get(picture, ()))
+        text = self.texts.get(Path(picture).stem)
+        return [] if text is None else [read_text(text).strip()]
+
+    def unused(self, pictures: Sequence[str]) -> list[str]:
+        """Captions whose picture is not there: names of .txt files, or of entries in captions.json."""
+        if self.listed is not None:
+            return sorted(set(self.listed) - set(pictures))
+        stems = {Path(name).stem for name in pictures}
+        return sorted(path.name for stem, path in self.texts.items() if stem not in stems)
+
+
+def folder_captions(files: Sequence[Path]) -> FolderCaptions:
+    """Find the captions among the files of one folder. Raises `DatasetError` for a captions.json that is not one."""
+    # Sorted the other way round, so that of a.TXT and a.txt the usual spelling stays.
+    texts = {path.stem: path for path in sorted(files) if path.suffix.lower() == ".txt"}
+    listed = next((path for path in files if path.name == CAPTIONS_FILE), None)
+    return FolderCaptions(texts, None if listed is None else read_captions_json(listed))
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without byte-order mark. Raises `DatasetError` naming file and byte."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = (
+            f"{path} is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}): save it as UTF-8"
+        )
+        raise DatasetError(message) from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_captions_json(path: Path) -> dict[str, list[str]]:
+    """captions.json -> {file name: captions}. Raises `DatasetError` naming the file and the line or the entry."""
+    try:
+        data = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{path}:{error.lineno}:{error.colno}: is not JSON: {error.msg}") from error
+    if not isinstance(data, dict):
+        raise DatasetError(f'{path} holds a {type(data).__name__}; expected {{"picture.jpg": ["a caption"], ...}}')
+    for name, captions in data.items():
+        if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+            seen = json.dumps(captions, ensure_ascii=False)
+            seen = seen if len(seen) <= 60 else seen[:57] + "..."
+            raise DatasetError(
+                f'{path}: the entry "{name}" is {seen}; expected a list of texts, such as ["a caption"]'
+            )
+    # JSON can spell half of a surrogate pair (\ud800), which is no text: neither a hash nor a tokenizer takes it.
+    return {name: [c.encode("utf-8", "replace").decode().strip() for c in listed] for name, listed in data.items()}
+
+
+def final_captions(written: Sequence[str], settings: DirectorySettings) -> tuple[str, ...]:
+    """What is trained on, in this order: tag shuffle, trigger word, prefix. Empty when the picture is to be left out.
+
+    Each of the captions gives `cache_shuffle_num` shuffled ones (or itself, with 0), and each of those is an example.
+    """
+    captions = [caption for caption in written if caption or not settings.skip_empty_caption]
+    if not captions and not settings.skip_empty_caption:
+        captions = [""]
+    count = settings.cache_shuffle_num or int(settings.shuffle_tags)
+    if count:
+        delimiter = settings.cache_shuffle_delimiter
+        captions = [shuffled(caption, delimiter, variant) for caption in captions for variant in range(count)]
+    return tuple(settings.caption_prefix + with_trigger(caption, settings.trigger_word) for caption in captions)
+
+
+def shuffled(caption: str, delimiter: str, variant: int) -> str:
+    """The tags of a caption in an order that depends on nothing but the caption and the variant."""
+    tags = caption.split(delimiter)
+    seed = hashlib.sha256(f"{variant}\0{caption}".encode()).digest()
+    random.Random(int.from_bytes(seed, "big")).shuffle(tags)  # noqa: S311 - an order, not a secret
+    return delimiter.join(tags)
+
+
+def with_trigger(caption: str, trigger: str) -> str:
+    """The caption with the trigger word: in place of [trigger], or in front when the word does not stand in it.
+
+    The word counts as there in any case of letters, but not as a part of another word. Without a trigger word the
+    caption stays as it is, [trigger] included.
+    """
+    if not trigger:
+        return caption
+    if PLACEHOLDER in caption:
+        return caption.replace(PLACEHOLDER, trigger)
+    if re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption, re.IGNORECASE):
+        return caption
+    return f"{trigger}, {caption}" if caption else trigger

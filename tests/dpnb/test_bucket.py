@@ -1,0 +1,268 @@
+"""Bucket arithmetic against known values of diffusion-pipe, and plans against their own sums."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpnb.dataset.bucket import (
+    Size,
+    areas_px,
+    aspect_ratios,
+    clip_length,
+    nearest_ratio,
+    plan,
+    round_to,
+    size_at,
+    size_bucket,
+)
+from dpnb.dataset.scan import Row, without
+from dpnb.errors import ConfigError, DatasetError
+from dpnb.schema.dataset import Dataset, Directory, DirectorySettings
+from dpnb.schema.model import FACTS, FamilyFacts
+
+FLUX = FACTS["flux"]
+VIDEO = FamilyFacts(title="Video", rounding_px=32, video=True, frames_per_latent=4, fps=16)
+
+
+def row(name: str, width=512, height=512, captions=("x",), **keys) -> Row:
+    return Row(Path(name), width_px=width, height_px=height, captions=captions, **keys)
+
+
+def rows(count: int, **keys) -> list[Row]:
+    return [row(f"{i}.png", **keys) for i in range(count)]
+
+
+def dataset(folders: int = 1, own: dict | None = None, **keys) -> Dataset:
+    keys = {"resolutions": [512]} | keys
+    return Dataset(directory=[Directory(path=f"f{i}", **((own or {}) if i else {})) for i in range(folders)], **keys)
+
+
+@pytest.mark.parametrize(
+    ("rounding", "ratio", "size"),
+    [
+        (16, 1.0, (512, 512)),
+        (16, 2.0, (720, 368)),
+        (32, 2.0, (736, 352)),
+        (16, 0.5, (368, 720)),
+        (32, 1.0, (512, 512)),
+    ],
+)
+def test_known_sizes(rounding, ratio, size):
+    facts = replace(FLUX, rounding_px=rounding)
+    assert size_at(512**2, ratio, 1, facts) == (*size, 1)
+
+
+def test_rounding_goes_to_the_even_multiple_and_never_to_nothing():
+    assert [round_to(v, 16) for v in (8, 24, 40, 23.9, 3)] == [16, 32, 32, 16, 16]
+    assert size_at(32**2, 100.0, 1, FLUX) == (320, 16, 1)
+
+
+def test_aspect_ratios():
+    spaced = {"enable_ar_bucket": True, "min_ar": 0.5, "max_ar": 2.0, "num_ar_buckets": 7}
+    assert aspect_ratios(DirectorySettings()) == [1.0]
+    assert aspect_ratios(DirectorySettings(**spaced)) == [0.5, 0.63, 0.794, 1.0, 1.26, 1.587, 2.0]
+    assert aspect_ratios(DirectorySettings(**spaced | {"num_ar_buckets": 1})) == [0.5]
+    explicit = DirectorySettings(enable_ar_bucket=True, ar_buckets=[1.5, 1, 0.3333, 0.33331])
+    assert aspect_ratios(explicit) == [0.333, 1.0, 1.5]
+    pairs = DirectorySettings(enable_ar_bucket=True, ar_buckets=[[1920, 1080], [512, 512]])
+    assert aspect_ratios(pairs) == [1.0, 1.778]
+    assert aspect_ratios(DirectorySettings(ar_buckets=[2.0])) == [1.0]
+
+
+def test_areas():
+    assert areas_px(DirectorySettings(resolutions=[768, 512, 512.0001])) == [512**2, 768**2]
+    assert areas_px(DirectorySettings(resolutions=[[1280, 720], [720, 1280]])) == [1280 * 720]
+
+
+def test_nearest_ratio_ties_go_to_the_smaller():
+    assert nearest_ratio(100, 100, [0.5, 2.0]) == 0.5
+    assert nearest_ratio(1000, 10, [0.5, 2.0]) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("frames", "lengths", "length"), [(1, [33], 1), (40, [1, 33, 65], 33), (65, [33, 65], 65), (20, [33], None)]
+)
+def test_clip_length(frames, lengths, length):
+    assert clip_length(frames, lengths) == length
+
+
+def test_size_bucket_is_nearest_ratio_then_longest():
+    # the list that upstream misindexes: a square becomes 704x960 there
+    cosmos = [Size(*s) for s in [(1280, 704, 1), (960, 704, 1), (960, 960, 1), (704, 960, 1), (704, 1280, 1)]]
+    assert size_bucket(1000, 1000, 1, cosmos) == (960, 960, 1)
+    assert size_bucket(1820, 1000, 1, cosmos) == (1280, 704, 1)
+    clips = [Size(512, 512, 1), Size(512, 512, 33), Size(512, 512, 65), Size(256, 512, 33)]
+    assert size_bucket(100, 100, 1, clips) == (512, 512, 1)
+    assert size_bucket(100, 100, 64, clips) == (512, 512, 33)
+    assert size_bucket(100, 200, 1, clips) is None
+    assert size_bucket(100, 100, 20, clips) is None  # a video is not a picture
+
+
+def test_size_buckets_of_one_ratio_go_by_the_size_of_the_picture():
+    sizes = [Size(1024, 1024), Size(512, 512)]
+    assert size_bucket(1500, 1400, 1, sizes) == (1024, 1024, 1)
+    assert size_bucket(1000, 1000, 1, sizes) == (512, 512, 1)
+    assert size_bucket(100, 100, 1, sizes) == (512, 512, 1)
+
+
+def test_every_resolution_and_wide_pictures():
+    ratios = {"enable_ar_bucket": True, "ar_buckets": [1.0, 2.0]}
+    made = plan([row("a"), row("b", 4000, 500)], dataset(resolutions=[512, 256], **ratios), FLUX)
+    assert [(b.name, b.rows) for b in made.buckets] == [
+        ("256x256 (aspect ratio 1.0)", (0,)),
+        ("512x512 (aspect ratio 1.0)", (0,)),
+        ("368x176 (aspect ratio 2.0)", (1,)),
+        ("720x368 (aspect ratio 2.0)", (1,)),
+    ]
+    assert (made.steps_per_epoch, made.examples_per_epoch) == (4, 4)
+
+
+def test_resolutions_that_round_to_one_size_count_once():
+    made = plan(rows(1), dataset(resolutions=[512, 514]), FLUX)
+    assert [b.rows for b in made.buckets] == [(0,)]
+
+
+def test_size_buckets_in_a_plan():
+    keys = {"size_buckets": [[510, 510, 1], [512, 256, 35]], "resolutions": None}
+    clip = row("c.mp4", 512, 256, frames=40)
+    made = plan([row("a"), clip, row("b", 512, 256)], dataset(**keys), VIDEO)
+    assert [(str(b.size), b.ar, b.rows) for b in made.buckets] == [("512x256x33", None, (1,)), ("512x512", None, (0,))]
+    reason = "no bucket of its aspect ratio is short enough for a picture: add a shorter one"
+    assert made.rows[2].reason == reason
+    short = plan([row("a"), replace(clip, frames=20)], dataset(frame_buckets=[1, 33]), VIDEO)
+    assert short.rows[1].reason.startswith("no bucket of its aspect ratio is short enough for a clip of 20 frames")
+
+
+def test_captions_are_examples_slot_by_slot_and_repeats_wrap():
+    two = [row("a", captions=("a1", "a2")), row("b", captions=("b1",))]
+    captions = lambda repeats: [  # noqa: E731
+        e.caption for b in plan(two, dataset(num_repeats=repeats), FLUX).buckets for e in b.examples
+    ]
+    assert captions(1) == ["a1", "b1", "a2"]
+    assert captions(2.5) == ["a1", "b1", "a2"] * 2 + ["a1"]
+    assert captions(0.5) == ["a1"]
+    made = plan(two, dataset(num_repeats=0.5), FLUX)
+    assert made.rows[1].reason == "num_repeats below 1 leaves it out: raise num_repeats"
+
+
+def test_planning_again_forgets_what_the_first_plan_left_out():
+    ratios = {"enable_ar_bucket": True, "ar_buckets": [1.0, 2.0], "num_repeats": 0.5}
+    some = [*rows(8), row("wide.png", 1000, 500)]
+    first = plan(some, dataset(**ratios), FLUX)
+    assert [r.by_plan for r in first.rows] == [False] * 4 + [True] * 5
+    assert plan(first.rows, dataset(**ratios), FLUX) == first
+    broken = without(first.rows, {Path("0.png"): "corrupt", Path("7.png"): "corrupt"})
+    again = plan(broken, dataset(**ratios), FLUX)
+    assert again.steps_per_epoch == 3
+    assert [r.reason for r in again.rows if not r.by_plan] == ["corrupt", "", "", "", "corrupt"]
+    assert again.warnings == first.warnings
+
+
+def test_directories_share_buckets_and_keep_their_repeats():
+    both = [*rows(3), *[row(f"o{i}.png", directory=1) for i in range(2)]]
+    made = plan(both, dataset(2, {"num_repeats": 3}), FLUX, micro_batch=3)
+    (bucket,) = made.buckets
+    assert bucket.rows == (0, 1, 2, 3, 4)
+    assert Counter(e.row for e in bucket.examples) == {0: 1, 1: 1, 2: 1, 3: 3, 4: 3}
+    assert (bucket.batches, bucket.dropped) == (3, 0)
+
+
+def test_same_size_of_other_ratio_stays_apart():
+    ratios = {"enable_ar_bucket": True, "ar_buckets": [1.0, 1.001]}
+    made = plan([row("a"), row("b", 1002, 1000)], dataset(**ratios), FLUX)
+    assert [(str(b.size), b.ar) for b in made.buckets] == [("512x512", 1.0), ("512x512", 1.001)]
+
+
+def test_micro_batch_by_resolution():
+    made = plan(rows(9), dataset(resolutions=[256, 1024]), FLUX, micro_batch=[[256, 4], [1024, 1]])
+    assert [(b.size.width_px, b.micro_batch_size, b.batches, b.dropped) for b in made.buckets] == [
+        (256, 4, 2, 1),
+        (1024, 1, 9, 0),
+    ]
+
+
+def test_bucket_that_vanishes_is_reported_with_a_mend():
+    ratios = {"enable_ar_bucket": True, "ar_buckets": [1.0, 2.0]}
+    some = [*rows(8), row("wide.png", 1000, 500)]
+    made = plan(some, dataset(**ratios), FLUX, micro_batch=2, gradient_accumulation_steps=2, data_parallel=2)
+    text = (
+        "bucket 720x368 (aspect ratio 2.0) has 1 example, fewer than one global batch of 8 (2 x 2 accumulated x 2 "
+        "GPUs), and is not trained: lower micro_batch_size_per_gpu or gradient_accumulation_steps, raise num_repeats "
+        "8-fold, or use fewer aspect ratios (num_ar_buckets)"
+    )
+    assert made.warnings == (text,)
+    assert made.rows[8].reason == f"its {text}"
+    assert made.steps_per_epoch == 1
+
+
+def test_nothing_left():
+    with pytest.raises(DatasetError) as caught:
+        plan(rows(3), dataset(), FLUX, data_parallel=4)
+    assert str(caught.value) == (
+        "nothing is left to train on: no bucket fills a global batch\n  bucket 512x512 (aspect ratio 1.0) has 3 "
+        "examples, fewer than one global batch of 4 (1 x 1 accumulated x 4 GPUs), and is not trained: raise "
+        "num_repeats 2-fold, or use fewer aspect ratios (num_ar_buckets)"
+    )
+    with pytest.raises(DatasetError, match=r"has 0 examples, .*: raise num_repeats, or use fewer"):
+        plan(rows(3), dataset(num_repeats=0.1), FLUX)
+    with pytest.raises(DatasetError, match=r"^nothing is left to train on: every file was left out\n  corrupt$"):
+        plan([row("a", reason="corrupt")], dataset(), FLUX)
+
+
+def test_contradicting_keys_are_a_config_error():
+    with pytest.raises(ConfigError, match=r"enable_ar_bucket: needs min_ar and max_ar and num_ar_buckets as well"):
+        plan(rows(1), dataset(enable_ar_bucket=True), FLUX)
+
+
+def test_json():
+    data = plan([*rows(3), row("bad", reason="corrupt")], dataset(), FLUX, micro_batch=2).to_json()
+    assert data["steps_per_epoch"] == 1
+    assert data["examples_per_epoch"] == 2
+    assert data["buckets"] == [
+        {
+            "size": [512, 512, 1],
+            "ar": 1.0,
+            "files": 3,
+            "examples": 3,
+            "batches": 1,
+            "dropped": 1,
+            "micro_batch_size": 2,
+            "global_batch_size": 2,
+        }
+    ]
+    assert [(f["path"], f["buckets"], f["used"]) for f in data["files"]][2:] == [
+        ("2.png", ["512x512"], True),
+        ("bad", [], False),
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 4000), st.integers(1, 4000), st.integers(1, 3)), min_size=1, max_size=20),
+    repeats=st.sampled_from([0.5, 1, 1.5, 3]),
+    micro=st.integers(1, 3),
+    accumulation=st.integers(1, 3),
+    rounding=st.sampled_from([8, 16, 32]),
+)
+def test_plan_adds_up(sizes, repeats, micro, accumulation, rounding):
+    some = [row(f"{i}", w, h, tuple(f"{i}-{c}" for c in range(n))) for i, (w, h, n) in enumerate(sizes)]
+    config = dataset(
+        resolutions=[256, 512], enable_ar_bucket=True, min_ar=0.5, max_ar=2.0, num_ar_buckets=5, num_repeats=repeats
+    )
+    facts = replace(FLUX, rounding_px=rounding)
+    try:
+        made = plan(some, config, facts, micro_batch=micro, gradient_accumulation_steps=accumulation)
+    except DatasetError:
+        return
+    assert Counter(r for b in made.buckets for r in b.rows) == dict.fromkeys(range(len(some)), 2)
+    for bucket in made.buckets:
+        pairs = sum(len(some[r].captions) for r in bucket.rows)
+        assert len(bucket.examples) == int(pairs * repeats)
+        assert bucket.batches * bucket.global_batch_size + bucket.dropped == len(bucket.examples)
+        assert bucket.size.width_px % rounding == bucket.size.height_px % rounding == 0
+    trained = {e.row for b in made.buckets if b.batches for e in b.examples}
+    assert [r.used for r in made.rows] == [i in trained for i in range(len(some))]

@@ -1,0 +1,46 @@
+"""Fixtures of the trainer's tests: a small real project, and runs through the real DeepSpeed launcher on gloo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dpnb import toml
+from dpnb.schema import Dataset, Directory
+from tests.trainer.launching import ONE_THREAD, Project, deepspeed
+from trainer.tiny import drawing
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    root = tmp_path_factory.mktemp("project")
+    drawing.draw_dataset(root / "square", count=12, seed=1)
+    drawing.draw_dataset(root / "wide", count=12, seed=2, width=96, height=64)
+    drawing.draw_dataset(root / "held", count=4, seed=3)
+    folders = [Directory(path=str(root / "square")), Directory(path=str(root / "wide"))]
+    dataset = Dataset(resolutions=[64], enable_ar_bucket=True, ar_buckets=[1.0, 1.5], directory=folders)
+    (root / "dataset.toml").write_text(toml.dump(dataset))
+    held = Dataset(resolutions=[64], directory=[Directory(path=str(root / "held"))])
+    (root / "held.toml").write_text(toml.dump(held))
+    return Project(root)
+
+
+@pytest.fixture(scope="session")
+def run_training() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Launch a training file with the real launcher and wait for its end."""
+
+    def run(config: Path, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            deepspeed(config, *arguments, processes=processes),
+            env=os.environ | ONE_THREAD,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+    return run

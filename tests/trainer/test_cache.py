@@ -1,0 +1,369 @@
+"""The store: names, whole entries, sharing; and `fill` with an encoder that counts its calls."""
+
+import errno
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dpnb.dataset.bucket import Plan, Size, plan
+from dpnb.dataset.scan import scan, without
+from dpnb.errors import DatasetError
+from dpnb.schema.dataset import Dataset, Directory
+from dpnb.schema.model import FACTS
+from trainer.data import cache as module
+from trainer.data.cache import Cache, Failure, Key, captions_of, default_root, fill, latents_key, text_key
+
+KEY = Key("latents", "ab" * 32)
+
+
+class Counting:
+    """Latents are the mean colour; embeds are the length of the caption. Counts what it is given."""
+
+    pixels_identity = "pixels-1"
+    text_identity = "text-1"
+
+    def __init__(self) -> None:
+        self.pictures: list[tuple[int, ...]] = []
+        self.captions: list[list[str]] = []
+
+    def encode_pixels(self, pixels):
+        self.pictures.append(tuple(pixels.shape))
+        return {"latents": pixels.mean(dim=(3, 4)), "size": torch.full((len(pixels),), 7)}
+
+    def encode_text(self, captions):
+        self.captions.append(list(captions))
+        lengths = torch.tensor([[float(len(c))] for c in captions])
+        return {"embeds": lengths.expand(-1, 4).to(torch.bfloat16)}
+
+
+def pictures(folder: Path, count: int = 3, size=(64, 64)) -> None:
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        Image.new("RGB", size, (i * 20, 0, 0)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"picture {i}")
+
+
+def planned(folder: Path, resolutions=(32,), **keys) -> Plan:
+    config = Dataset(resolutions=list(resolutions), directory=[Directory(path=str(folder))], **keys)
+    return plan(scan(config).rows, config, FACTS["flux"])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pictures(tmp_path / "pictures")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache")
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def test_default_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("DPNB_CACHE_DIR", str(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_root() == Cache().root == tmp_path / "own"
+    monkeypatch.delenv("DPNB_CACHE_DIR")
+    assert default_root() == tmp_path / "xdg" / "dpnb"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_root() == tmp_path / ".cache" / "dpnb"
+
+
+def test_round_trip(cache):
+    strided = torch.arange(12.0).reshape(3, 4).t()[1]
+    tensors = {"a": strided, "b": torch.ones(2, dtype=torch.bfloat16), "c": strided}
+    assert not cache.has(KEY)
+    cache.put(KEY, tensors)
+    assert cache.has(KEY)
+    assert cache.path(KEY) == cache.root / "latents" / "ab" / f"{'ab' * 32}.safetensors"
+    read = cache.get(KEY)
+    for name, tensor in tensors.items():
+        assert torch.equal(read[name], tensor)
+        assert read[name].dtype == tensor.dtype
+    assert list((cache.root / "tmp").iterdir()) == []
+
+
+def test_nothing_is_made_before_the_first_entry(cache):
+    assert not cache.has(KEY)
+    assert not cache.root.exists()
+
+
+def test_keys_depend_on_everything():
+    base = latents_key("f" * 64, Size(64, 64), "vae")
+    others = [
+        latents_key("e" * 64, Size(64, 64), "vae"),
+        latents_key("f" * 64, Size(64, 32), "vae"),
+        latents_key("f" * 64, Size(64, 64, 5), "vae"),
+        latents_key("f" * 64, Size(64, 64), "vae2"),
+        text_key("f" * 64, "vae"),
+        text_key("", "vae"),
+        text_key("a", "clip"),
+    ]
+    assert len({base, *others}) == 8
+    assert base == latents_key("f" * 64, Size(64, 64), "vae")
+    # frozen: another name for the same thing would encode every data set of every user again
+    assert base.name.startswith("93724003909b")
+    assert text_key("a", "clip").name.startswith("9f1ed7c77f63")
+
+
+def test_preprocessing_version_is_in_the_key(monkeypatch):
+    before = latents_key("f" * 64, Size(64, 64), "vae")
+    monkeypatch.setattr(module, "PREPROCESSING_VERSION", 999)
+    assert latents_key("f" * 64, Size(64, 64), "vae") != before
+
+
+@pytest.mark.parametrize("keep", [0, 5, 60, -1])
+def test_torn_entry_counts_as_missing(cache, caplog, keep):
+    cache.put(KEY, {"a": torch.arange(100.0)})
+    path = cache.path(KEY)
+    path.write_bytes(path.read_bytes()[:keep])
+    with caplog.at_level(logging.WARNING):
+        assert not cache.has(KEY)
+    assert f"cache entry {path} is unreadable" in caplog.text
+    assert "it is encoded again" in caplog.text
+    with pytest.raises(DatasetError, match=rf"^the cache entry {path} is missing or unreadable .*: something removed"):
+        cache.get(KEY)
+    cache.put(KEY, {"a": torch.zeros(1)})
+    assert cache.has(KEY)
+
+
+def test_missing_entry(cache):
+    with pytest.raises(DatasetError, match=r"is missing or unreadable .*Start again, and it is encoded anew$"):
+        cache.get(KEY)
+
+
+def test_full_disk(cache, monkeypatch):
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    pattern = (
+        rf"^the cache folder '{cache.root}' is full \(\d+\.\d GiB free\): make room, or set cache_dir to a folder on"
+    )
+    with pytest.raises(DatasetError, match=pattern):
+        cache.put(KEY, {"a": torch.zeros(1)})
+    assert not cache.has(KEY)
+    assert list((cache.root / "tmp").iterdir()) == []
+
+
+def test_full_disk_before_anything_is_there(cache, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(DatasetError, match=r"is full \(\d+\.\d GiB free\)"):
+        cache.put(KEY, {"a": torch.zeros(1)})
+
+
+def test_root_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    cache = Cache(tmp_path / "file" / "cache")
+    with pytest.raises(DatasetError, match=r"cannot be written: Not a directory\. Set cache_dir to another folder$"):
+        cache.put(KEY, {"a": torch.zeros(1)})
+
+
+def test_leftovers_are_swept_but_not_those_of_a_live_run(cache):
+    cache.put(KEY, {"a": torch.zeros(1)})
+    old, new = cache.root / "tmp" / "old", cache.root / "tmp" / "new"
+    for path in (old, new):
+        path.write_text("half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    assert Cache(cache.root).has(KEY)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_digest_reads_a_file_once(cache, tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert cache.digest(path).startswith("ba7816bf")
+    path.write_bytes(b"changed")
+    assert cache.digest(path).startswith("ba7816bf")
+    with pytest.raises(DatasetError, match=r"gone: cannot be read: No such file or directory$"):
+        cache.digest(tmp_path / "gone")
+
+
+def test_two_processes_write_the_same_entries(tmp_path):
+    code = """
+import sys, torch
+from trainer.data.cache import Cache, Key
+cache = Cache(sys.argv[1])
+for i in range(40):
+    cache.put(Key("latents", f"{i:064x}"), {"a": torch.full((500,), float(i))})
+"""
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
+    assert [run.wait() for run in runs] == [0, 0]
+    cache = Cache(tmp_path)
+    for i in range(40):
+        assert torch.equal(cache.get(Key("latents", f"{i:064x}"))["a"], torch.full((500,), float(i)))
+
+
+# --- fill ------------------------------------------------------------------------------------------------------------
+
+
+def test_fill_encodes_each_thing_once(cache, folder):
+    made, family = planned(folder, (32, 48)), Counting()
+    told = []
+    filled = fill(cache, made, family, batch_size=2, progress=lambda *args: told.append(args))
+    assert (filled.hits, filled.misses, filled.failures) == (0, 9, [])
+    assert sorted(family.pictures) == sorted([(b, 3, 1, s, s) for s in (32, 48) for b in (2, 1)])
+    assert family.captions == [["picture 0", "picture 1"], ["picture 2"]]
+    assert told[-1] == (3, 3, "encoding captions")
+    assert (3, 3, "encoding pictures") in told
+    entry = cache.get(latents_key(cache.digest(folder / "2.png"), Size(32, 32), "pixels-1"))
+    torch.testing.assert_close(entry["latents"], torch.tensor([[40 / 127.5 - 1], [-1.0], [-1.0]]))
+    again = Counting()
+    filled = fill(Cache(cache.root), made, again)
+    assert (filled.hits, filled.misses, again.pictures, again.captions) == (9, 0, [], [])
+
+
+def test_only_what_changed_is_encoded_again(cache, folder):
+    fill(cache, planned(folder), Counting())
+    Image.new("RGB", (64, 64), "green").save(folder / "1.png")
+    (folder / "2.txt").write_text("another caption")
+    family = Counting()
+    fill(Cache(cache.root), planned(folder), family)
+    assert len(family.pictures) == 1
+    assert family.captions == [["another caption"]]
+    family = Counting()
+    family.text_identity = "text-2"
+    fill(Cache(cache.root), planned(folder), family)
+    assert (len(family.pictures), len(family.captions)) == (0, 3)
+
+
+def test_prompts_and_the_empty_caption(cache, folder):
+    family = Counting()
+    fill(cache, planned(folder), family, prompts=["a prompt", "picture 1"], uncond_fraction=0.1, batch_size=99)
+    assert family.captions == [["", "a prompt", "picture 0", "picture 1", "picture 2"]]
+    assert cache.get(text_key("a prompt", "text-1"))["embeds"].tolist() == [8.0] * 4
+
+
+def test_copies_of_a_picture_share_an_entry(cache, folder):
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "copy.txt").write_text("picture 0")
+    family = Counting()
+    fill(cache, planned(folder), family)
+    assert (len(family.pictures), len(family.captions)) == (3, 3)
+
+
+def test_vanished_buckets_are_not_encoded(cache, folder):
+    Image.new("RGB", (128, 64)).save(folder / "wide.png")
+    (folder / "wide.txt").write_text("wide")
+    keys = {"enable_ar_bucket": True, "ar_buckets": [1.0, 2.0]}
+    config = Dataset(resolutions=[32], directory=[Directory(path=str(folder))], **keys)
+    made = plan(scan(config).rows, config, FACTS["flux"], micro_batch=3)
+    assert captions_of(made) == {"picture 0", "picture 1", "picture 2"}
+    family = Counting()
+    fill(cache, made, family)
+    assert (len(family.pictures), len(family.captions)) == (3, 3)
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_truncated_picture_is_dropped_by_name(cache, folder, caplog, copies):
+    noise = Image.effect_noise((64, 64), 90)
+    names = ["bad.jpg", "copy.jpg"] if copies else ["bad.jpg"]
+    noise.save(folder / "bad.jpg")
+    data = (folder / "bad.jpg").read_bytes()[:-400]
+    for name in names:
+        (folder / name).write_bytes(data)
+        (folder / name).with_suffix(".txt").write_text("bad")
+    made, family = planned(folder), Counting()
+    assert made.steps_per_epoch == 3 + len(names)
+    filled = fill(cache, made, family)
+    assert [f.path for f in filled.failures] == [folder / name for name in names]
+    assert all(f.reason.startswith("corrupt: image file is truncated") for f in filled.failures)
+    assert f"{folder / 'bad.jpg'} is left out: corrupt: image file is truncated" in caplog.text
+    config = Dataset(resolutions=[32], directory=[Directory(path=str(folder))])
+    rebuilt = plan(without(made.rows, dict(filled.failures)), config, FACTS["flux"])
+    assert rebuilt.steps_per_epoch == 3
+
+
+def test_pictures_that_vanish_or_change(cache, folder, monkeypatch):
+    made = planned(folder)
+    (folder / "0.png").unlink()
+    digest = cache.digest(folder / "1.png")
+    (folder / "1.png").write_bytes((folder / "2.png").read_bytes())
+    failures = fill(cache, made, Counting()).failures
+    assert failures == [
+        Failure(folder / "0.png", "cannot be read: No such file or directory"),
+        Failure(folder / "1.png", "changed while it was being cached: start again when it is at rest"),
+    ]
+    assert not cache.has(latents_key(digest, Size(32, 32), "pixels-1"))
+    (folder / "1.png").unlink()
+    assert fill(cache, made, Counting()).failures[1].reason == "cannot be read: No such file or directory"
+
+
+def test_error_of_an_encoder_comes_through(cache, folder):
+    family = Counting()
+    family.encode_pixels = lambda pixels: (_ for _ in ()).throw(RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        fill(cache, planned(folder), family)
+    assert fill(cache, planned(folder), Counting()).misses == 6
+
+
+def test_interrupted_fill_goes_on(cache, folder):
+    made = planned(folder)
+    calls = []
+
+    class Stops(Counting):
+        def encode_pixels(self, pixels):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return super().encode_pixels(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(cache, made, Stops())
+    filled = fill(Cache(cache.root), made, Counting())
+    assert (filled.hits, filled.misses) == (1, 5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(world=st.integers(1, 5), late=st.booleans())
+def test_ranks_share_the_work(tmp_path_factory, world, late):
+    folder = tmp_path_factory.mktemp("ranks")
+    pictures(folder / "p", 7)
+    made, family = planned(folder / "p", (16, 32)), Counting()
+    # A rank that starts late finds the entries of the others and must still do all of its own.
+    ranks = reversed(range(world)) if late else range(world)
+    filled = [fill(Cache(folder / "c"), made, family, rank=rank, world=world, workers=2) for rank in ranks]
+    assert sum(f.misses for f in filled) == len(family.pictures) + len(family.captions) == 21
+    everything = fill(Cache(folder / "c"), made, Counting())
+    assert (everything.hits, everything.misses) == (21, 0)
+
+
+def test_bounded_look_ahead():
+    started = []
+
+    def work(item):
+        started.append(item)
+        return item * 2
+
+    stream = module._ahead(work, range(1000), 2)
+    assert next(stream) == (0, 0)
+    time.sleep(0.05)
+    assert len(started) <= 6
+    stream.close()
+    assert len(started) <= 6
+    assert list(module._ahead(work, [], 2)) == []
+
+
+def test_entries_are_plain_safetensors(cache, folder):
+    fill(cache, planned(folder), Counting())
+    files = sorted(cache.root.rglob("*.safetensors"))
+    assert len(files) == 6
+    header = files[0].read_bytes()
+    json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])

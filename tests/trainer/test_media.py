@@ -1,0 +1,173 @@
+"""From files of every kind to the pixels that are trained."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from dpnb.dataset.bucket import Size
+from dpnb.dataset.crop import crop, decode, open_picture, upright_size
+from dpnb.errors import DatasetError
+from trainer.data.media import picture_pixels, to_tensor
+
+RED, WHITE, BLUE = (255, 0, 0), (255, 255, 255), (0, 0, 255)
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def colour(data: bytes, at=(0, 0)) -> tuple[int, ...]:
+    return decode(data).getpixel(at)
+
+
+def left_red(size=(40, 20), mode="RGB") -> Image.Image:
+    """Left half red, right half blue."""
+    image = Image.new("RGB", size, BLUE)
+    image.paste(RED, (0, 0, size[0] // 2, size[1]))
+    return image.convert(mode)
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def test_tensor_is_cfhw_from_minus_one_to_one():
+    image = left_red()
+    tensor = to_tensor(image)
+    assert tensor.shape == (3, 1, 20, 40)
+    assert tensor.dtype == torch.float32
+    assert tensor.is_contiguous()
+    assert tensor[:, 0, 0, 0].tolist() == [1.0, -1.0, -1.0]
+    assert tensor[:, 0, 0, -1].tolist() == [-1.0, -1.0, 1.0]
+    grey = to_tensor(Image.new("RGB", (1, 1), (0, 127, 128)))
+    torch.testing.assert_close(grey.flatten(), torch.tensor([-1.0, -1 / 255, 1 / 255]))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_as_pillow_turns_it(kind, orientation):
+    """Header and pixels agree, and both agree with Pillow's own exif_transpose."""
+    corners = Image.new("RGB", (32, 16), WHITE)
+    corners.paste(RED, (0, 0, 16, 8))
+    corners.paste(BLUE, (16, 0, 32, 8))
+    data = saved(corners, kind, exif=turned(orientation))
+    with open_picture(io.BytesIO(data)) as header:
+        size = upright_size(header)
+    upright = decode(data)
+    assert upright.size == size == ((16, 32) if orientation > 4 else (32, 16))
+    method = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+    expected = corners if orientation == 1 else corners.transpose(Image.Transpose(method[orientation]))
+    for at in [(3, 3), (size[0] - 4, 3), (3, size[1] - 4), (size[0] - 4, size[1] - 4)]:
+        np.testing.assert_allclose(upright.getpixel(at), expected.getpixel(at), atol=25)
+
+
+def test_alpha_lies_on_white():
+    rgba = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    rgba.putpixel((0, 0), (255, 0, 0, 255))
+    rgba.putpixel((1, 0), (0, 0, 0, 128))
+    for kind in ("PNG", "WEBP"):
+        data = saved(rgba, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {}))
+        assert [colour(data, (x, 0)) for x in (0, 1, 2)] == [RED, (127, 127, 127), WHITE]
+
+
+def test_palette_grey_and_rgb_with_a_transparent_colour():
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    assert [colour(saved(palette, "PNG", transparency=0), (x, 0)) for x in (0, 1)] == [WHITE, BLUE]
+    assert [colour(saved(palette, "GIF", transparency=0), (x, 0)) for x in (0, 1)] == [WHITE, BLUE]
+    assert [colour(saved(palette, "PNG"), (x, 0)) for x in (0, 1)] == [RED, BLUE]
+    assert colour(saved(Image.new("LA", (4, 4), (0, 0)), "PNG")) == WHITE
+    assert colour(saved(Image.new("LA", (4, 4), (10, 255)), "PNG")) == (10, 10, 10)
+    assert colour(saved(Image.new("RGB", (4, 4), RED), "PNG", transparency=RED)) == WHITE
+    assert colour(saved(Image.new("L", (4, 4), 7), "PNG", transparency=7)) == WHITE
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_cut(kind):
+    grey = np.array([[0, 257, 65535, 32896]], dtype=np.uint16)
+    picture = decode(saved(Image.fromarray(grey), kind))
+    assert [picture.getpixel((x, 0)) for x in range(4)] == [(v,) * 3 for v in (0, 1, 255, 128)]
+
+
+def test_32_bit_pixels():
+    low = Image.fromarray(np.full((2, 2), 65535, dtype=np.int32))
+    assert colour(saved(low, "TIFF")) == WHITE
+    high = Image.fromarray(np.full((2, 2), 70000, dtype=np.int32))
+    with pytest.raises(DatasetError, match=r"^its pixels have 32 bits: save it with 8 or 16 bits$"):
+        decode(saved(high, "TIFF"))
+
+
+def test_other_modes_become_rgb():
+    assert colour(saved(Image.new("1", (4, 4), 1), "PNG")) == WHITE
+    assert colour(saved(Image.new("L", (4, 4), 9), "JPEG")) == (9, 9, 9)
+
+
+def test_cmyk_with_and_without_a_profile():
+    cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    np.testing.assert_allclose(colour(saved(cyan, "JPEG", quality=95)), (0, 255, 255), atol=6)
+    # A profile of another colour space is refused by littleCMS: the plain formula remains.
+    rgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (rgb, b"no profile at all"):
+        data = saved(cyan, "JPEG", quality=95, icc_profile=profile)
+        np.testing.assert_allclose(colour(data), (0, 255, 255), atol=6)
+
+
+def test_cmyk_goes_through_its_profile(monkeypatch):
+    data = saved(Image.new("CMYK", (16, 16)), "JPEG", icc_profile=b"stand-in")
+    monkeypatch.setattr(ImageCms, "ImageCmsProfile", lambda file: file.read())
+    seen = []
+
+    def convert(image, profile, target, outputMode):  # noqa: N803 - Pillow's name
+        seen.append((image.mode, profile))
+        return Image.new(outputMode, image.size, RED)
+
+    monkeypatch.setattr(ImageCms, "profileToProfile", convert)
+    assert colour(data) == RED
+    assert seen == [("CMYK", b"stand-in")]
+
+
+@pytest.mark.parametrize(("size", "bucket"), [((400, 200), (64, 64)), ((20, 40), (64, 64)), ((333, 777), (96, 32))])
+def test_fit_covers_the_bucket_and_cuts_both_sides(tmp_path, size, bucket):
+    path = tmp_path / "a.png"
+    left_red(size).save(path)
+    picture = crop(path, *bucket)
+    assert picture.size == bucket
+    middle = bucket[1] // 2
+    assert picture.getpixel((2, middle)) == RED
+    assert picture.getpixel((bucket[0] - 3, middle)) == BLUE
+    half = np.asarray(picture)[middle, :, 0] > 127
+    assert abs(int(half.sum()) - bucket[0] // 2) <= 1
+
+
+def test_one_decoding_gives_every_size():
+    small, large = picture_pixels(saved(left_red(), "PNG"), [Size(16, 32), Size(48, 16)])
+    assert (small.shape, large.shape) == ((3, 1, 32, 16), (3, 1, 16, 48))
+    assert float(small.min()) >= -1
+    assert float(small.max()) <= 1
+
+
+def test_truncated_picture_has_a_header_but_no_pixels(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    for kind in ("JPEG", "PNG"):
+        path = tmp_path / f"a.{kind.lower()}"
+        path.write_bytes(saved(noise, kind)[:2000])
+        with open_picture(path) as header:
+            assert upright_size(header) == (64, 64)
+        with pytest.raises(DatasetError, match=rf"^{path}: corrupt: "):
+            crop(path, 32, 32)
+    with pytest.raises(DatasetError, match=r"^corrupt: image file is truncated"):
+        decode(saved(noise, "JPEG")[:2000])
+
+
+def test_file_that_is_gone(tmp_path):
+    with pytest.raises(DatasetError, match=r"gone\.png: cannot be read: No such file or directory$"):
+        crop(Path(tmp_path / "gone.png"), 8, 8)

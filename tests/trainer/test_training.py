@@ -1,0 +1,328 @@
+"""Whole runs through the real DeepSpeed launcher: same losses however they are spread, killed, resumed or stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from diffusers import FluxPipeline
+from PIL import Image
+from safetensors.torch import load_file
+
+from dpnb.runs.events import Reader
+from dpnb.runs.rundir import RunDir, find_runs
+from dpnb.schema import FluxModel, LoraAdapter
+from tests.trainer.launching import ONE_THREAD, STEPS_PER_EPOCH, Project, deepspeed
+from trainer.tiny import model_dir
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def only_run(config: Path) -> RunDir:
+    (run,) = find_runs(config.parent / f"runs-{config.stem}")
+    return run
+
+
+def scalars(run: RunDir, tag: str) -> dict[int, float]:
+    steps, _, values = Reader(run.path).poll()[tag]
+    return {int(step): float(value) for step, value in zip(steps, values, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def reference(project: Project, run_training: Run) -> RunDir:
+    """One process, one stage: 12 steps, held-out set, samples, clipping that bites."""
+    config = project.write(
+        "reference",
+        eval_datasets=project.held_out,
+        eval_every_n_epochs=1,
+        sample=project.sample,
+        gradient_clipping=0.02,
+    )
+    done = run_training(config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return only_run(config)
+
+
+def test_a_run_leaves_what_the_blueprint_says(reference: RunDir) -> None:
+    status = reference.status()
+    assert status is not None
+    assert (status.phase, status.step, status.epoch, status.examples) == ("done", 12, 2, 48)
+    assert [path.name for path in reference.exports()] == ["epoch2"]
+    assert [step for step, _ in reference.checkpoints()] == [6, 12]
+    assert reference.latest_checkpoint() == reference.path / "global_step12"
+    assert [(s.step, s.index, s.prompt) for s in reference.samples()] == [
+        (step, index, prompt)
+        for step in (0, 6, 12)
+        for index, prompt in enumerate(("a zorbi on a white background", "a red circle"))
+    ]
+    assert Image.open(reference.samples()[1].path).size == (96, 64)
+    assert "torch 2" in reference.environment_file.read_text()
+    process = reference.process()
+    assert process is not None
+    assert (process.supervised, process.exit_code) == (False, 0)
+
+
+def test_scalars_of_a_run(reference: RunDir) -> None:
+    loss = scalars(reference, "train/loss")
+    assert sorted(loss) == list(range(1, 13))
+    assert np.isfinite(list(loss.values())).all()
+    tags = set(Reader(reference.path).poll())
+    assert {"train/lr", "train/grad_norm", "train/seconds_per_step", "train/samples_per_second"} <= tags
+    assert {"held/loss", "memory/host_gib", "train/epoch_loss"} <= tags
+    assert {f"held/loss_quantile_0.{i}0" for i in range(1, 10)} <= tags
+    assert sorted(scalars(reference, "held/loss")) == [0, 6, 12]
+
+
+def test_two_stages_give_the_losses_of_one(project: Project, run_training: Run, reference: RunDir) -> None:
+    config = project.write(
+        "stages",
+        pipeline_stages=2,
+        eval_datasets=project.held_out,
+        eval_every_n_epochs=1,
+        sample=project.sample,
+        gradient_clipping=0.02,
+    )
+    done = run_training(config, processes=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = only_run(config)
+    for tag in ("train/loss", "train/grad_norm", "held/loss"):
+        ours, theirs = scalars(run, tag), scalars(reference, tag)
+        assert ours == pytest.approx(theirs, abs=1e-4, rel=1e-3), tag
+    one, two = (load_file(r.path / "epoch2" / "adapter_model.safetensors") for r in (reference, run))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
+    for a, b in zip(reference.samples(), run.samples(), strict=True):
+        pictures = [np.asarray(Image.open(sample.path), dtype=float) for sample in (a, b)]
+        assert np.abs(pictures[0] - pictures[1]).mean() < 2, f"{a.path} differs from {b.path}"
+
+
+def test_two_replicas_give_the_losses_of_one_with_doubled_accumulation(
+    project: Project, run_training: Run, reference: RunDir
+) -> None:
+    config = project.write("replicas", gradient_accumulation_steps=1, gradient_clipping=0.02, sample=project.sample)
+    done = run_training(config, processes=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = only_run(config)
+    assert scalars(run, "train/loss") == pytest.approx(scalars(reference, "train/loss"), abs=1e-4)
+    assert len(run.samples()) == 6
+
+
+def test_the_export_loads_in_stock_diffusers_and_draws_what_the_trainer_drew(reference: RunDir) -> None:
+    pipeline = FluxPipeline.from_pretrained(model_dir(), torch_dtype=torch.float32, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def draw() -> np.ndarray:
+        sample = reference.samples()[-2].settings
+        generator = torch.Generator().manual_seed(sample["seed"])
+        picture = pipeline(
+            sample["prompt"],
+            width=64,
+            height=64,
+            num_inference_steps=sample["steps"],
+            guidance_scale=sample["guidance"],
+            max_sequence_length=32,
+            generator=generator,
+        ).images[0]
+        return np.asarray(picture, dtype=float)
+
+    before = draw()
+    weights = load_file(reference.path / "epoch2" / "adapter_model.safetensors")
+    assert all(torch.isfinite(t).all() for t in weights.values())
+    assert all(t.any() for name, t in weights.items() if "lora_B" in name)
+    pipeline.load_lora_weights(reference.path / "epoch2", weight_name="adapter_model.safetensors")
+    after = draw()
+    drawn = np.asarray(Image.open(reference.samples()[-2].path), dtype=float)
+    assert np.abs(after - drawn).mean() < 1
+    assert np.abs(after - before).mean() > np.abs(after - drawn).mean()
+    health = json.loads((reference.path / "epoch2" / "health.json").read_text())
+    assert health["finite"]
+    assert health["b_nonzero"] == health["b_total"] > 0
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a run in a session of its own, its output going to a file; whatever is left is killed at the end."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(config: Path, log: Path, *arguments: str, processes_: int = 1) -> subprocess.Popen[bytes]:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                deepspeed(config, *arguments, processes=processes_),
+                env=os.environ | ONE_THREAD,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        for member in session_members(process.pid):
+            member.kill()
+        process.wait()
+
+
+def session_members(session: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            continue
+    return found
+
+
+def ranks_of(session: int) -> list[psutil.Process]:
+    return [
+        p for p in session_members(session) if "trainer.train" in p.cmdline() and "--local_rank=0" in str(p.cmdline())
+    ]
+
+
+def wait_for_step(log: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        steps = [int(number) for number in re.findall(r"^step (\d+)/", log.read_text(), re.MULTILINE)]
+        if steps and steps[-1] >= step:
+            return
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was never reached:\n{log.read_text()}")
+
+
+def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
+    project: Project,
+    run_training: Run,
+    started: Callable[..., subprocess.Popen[bytes]],
+    reference: RunDir,
+    tmp_path: Path,
+) -> None:
+    # Dropout, so that the test also covers the generators.
+    common = {"epochs": 4, "adapter": LoraAdapter(rank=4, dropout=0.2), "lr_scheduler": "cosine", "warmup_steps": 3}
+    whole = project.write("whole", **common)
+    done = run_training(whole)
+    assert done.returncode == 0, done.stdout + done.stderr
+    config = project.write("killed", **common)
+    log = tmp_path / "console.log"
+    process = started(config, log)
+    wait_for_step(log, STEPS_PER_EPOCH + 1 + int(time.time()) % 8, process)
+    for member in session_members(process.pid):
+        member.kill()
+    process.wait()
+    run = only_run(config)
+    before = run.latest_checkpoint()
+    assert before is not None
+    done = run_training(config, "--resume_from_checkpoint")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert only_run(config) == run, "a resume goes on in the same folder"
+    first = int(before.name.removeprefix("global_step")) + 1
+    expected, resumed = scalars(only_run(whole), "train/loss"), {}
+    for file in run.event_files()[1:]:
+        alone = tmp_path / "alone"
+        shutil.rmtree(alone, ignore_errors=True)
+        alone.mkdir()
+        shutil.copy(file, alone)
+        resumed |= scalars(RunDir(alone), "train/loss")
+    assert sorted(resumed) == list(range(first, 4 * STEPS_PER_EPOCH + 1))
+    assert resumed == {step: expected[step] for step in resumed}
+    one, two = (load_file(r.path / "epoch4" / "adapter_model.safetensors") for r in (only_run(whole), run))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_sigterm_finishes_the_step_saves_and_exits_0(
+    project: Project, started: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    config = project.write("stopped", epochs=100, checkpoint_every_n_epochs=None)
+    log = tmp_path / "console.log"
+    process = started(config, log)
+    wait_for_step(log, 3, process)
+    (rank,) = ranks_of(process.pid)
+    rank.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0, log.read_text()
+    run = only_run(config)
+    status = run.status()
+    assert status is not None
+    assert status.phase == "done"
+    assert f"stopped at step {status.step} of 600" in status.detail
+    assert run.latest_checkpoint() == run.path / f"global_step{status.step}"
+    assert [path.name for path in run.exports()] == [f"step{status.step}"]
+
+
+def test_control_files_save_sample_and_quit(
+    project: Project, started: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    config = project.write(
+        "asked",
+        epochs=200,
+        checkpoint_every_n_epochs=None,
+        sample=project.sample.model_copy(update={"every_n_epochs": None}),
+    )
+    log = tmp_path / "console.log"
+    process = started(config, log)
+    wait_for_step(log, 1, process)
+    run = only_run(config)
+    for request in ("save", "sample"):
+        run.request(request)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (run.latest_checkpoint() and len(run.samples()) == 4):
+        time.sleep(0.1)
+    assert run.pending_requests() == []
+    assert {s.step for s in run.samples()} == {0, run.samples()[-1].step}
+    run.request("save_quit")
+    assert process.wait(timeout=60) == 0, log.read_text()
+    assert not run.request_file("save_quit").exists()
+
+
+def test_bfloat16_with_recomputed_activations_trains(project: Project, run_training: Run) -> None:
+    config = project.write(
+        "bfloat16",
+        model=FluxModel(diffusers_path=str(model_dir()), dtype="bfloat16"),
+        adapter=LoraAdapter(rank=4, dtype="float32", alpha=8),
+        activation_checkpointing=True,
+        epochs=1,
+        save_every_n_epochs=1,
+        save_dtype="bfloat16",
+    )
+    done = run_training(config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = only_run(config)
+    assert np.isfinite(list(scalars(run, "train/loss").values())).all()
+    weights = load_file(run.path / "epoch1" / "adapter_model.safetensors")
+    assert {t.dtype for t in weights.values()} == {torch.bfloat16}
+
+
+def test_full_finetune_exports_a_network_that_diffusers_loads(project: Project, run_training: Run) -> None:
+    from diffusers import FluxTransformer2DModel
+
+    config = project.write("full", adapter=None, epochs=1, save_every_n_epochs=1, pipeline_stages=2)
+    done = run_training(config, processes=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    network = FluxTransformer2DModel.from_pretrained(only_run(config).path / "epoch1")
+    base = FluxTransformer2DModel.from_pretrained(model_dir() / "transformer", torch_dtype=torch.float32)
+    changed = [not torch.equal(a, b) for a, b in zip(network.parameters(), base.parameters(), strict=True)]
+    assert sum(changed) > len(changed) * 0.9
+
+
+def test_a_wrong_file_ends_with_1_and_a_line_for_each_problem(project: Project, run_training: Run) -> None:
+    config = project.write("wrong")
+    config.write_text(config.read_text().replace("\nepochs = 2", '\nepochs = "2"\nepoch = 1'))
+    done = run_training(config)
+    assert done.returncode == 1
+    assert f"{config}:3:1: error: epochs: '2' is a text; expected a whole number." in done.stderr
+    assert f"{config}:4:1: error: epoch: unknown key. Did you mean 'epochs'?" in done.stderr
+    assert "Traceback" not in done.stderr.split("launch.py")[0]
+    assert not (project.root / "runs-wrong").exists()

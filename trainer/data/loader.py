@@ -1,0 +1,270 @@
+"""The order of training: epochs of global batches, cut into the micro-batches of one data-parallel rank.
+
+    plan --(seed, epoch)--> global batches --(rank, micro-batch)--> examples --cache--> MicroBatch
+
+The order is a pure function of the seed and the number of the epoch, never of who asks: a global batch holds the
+same examples on 2 ranks as with 2 accumulated micro-batches on 1, and every example carries a seed of its own, from
+which the trainer draws its noise and timestep. So losses do not depend on how the work is spread, and a resume needs
+two numbers. What is not here: noise, and moving tensors to a device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from dpnb.dataset.bucket import Bucket, Example, Plan
+from trainer.data.cache import Cache, latents_key, text_key
+
+_PREFETCHED = 2
+_POLL_SECONDS = 0.05
+_SEED_BITS = 63
+
+
+class MicroBatch(NamedTuple):
+    """What one forward pass trains on. `tensors`: latents and embeds, batch first, on the CPU.
+
+    `seeds`: one 63-bit number for each example. `epoch` counts from 0. `size`: examples, the B of the tensors.
+    """
+
+    tensors: dict[str, Tensor]
+    seeds: list[int]
+    epoch: int
+    size: int
+
+
+class GlobalBatch(NamedTuple):
+    """One optimizer step: its bucket, its examples, and the position of the first of them in the epoch."""
+
+    bucket: Bucket
+    examples: list[Example]
+    position: int
+
+
+def hashed(*parts: int | str) -> int:
+    """A number of 63 bits that depends on the parts alone, the same on every machine."""
+    text = "\0".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> (64 - _SEED_BITS)
+
+
+def epoch_order(plan: Plan, seed: int, epoch: int, *, shuffle: bool = True) -> list[GlobalBatch]:
+    """All global batches of an epoch in the order in which they are trained.
+
+    Each bucket's examples are shuffled and cut into whole global batches, then the batches are shuffled. Without
+    `shuffle` everything stays in the order of the plan. `epoch` counts from 0.
+    """
+    cut: list[tuple[Bucket, list[Example]]] = []
+    for number, bucket in enumerate(plan.buckets):
+        examples = list(bucket.examples)
+        if shuffle:
+            random.Random(hashed("examples", seed, epoch, number)).shuffle(examples)
+        whole = bucket.global_batch_size
+        cut += [(bucket, examples[i * whole : (i + 1) * whole]) for i in range(bucket.batches)]
+    if shuffle:
+        random.Random(hashed("batches", seed, epoch)).shuffle(cut)
+    batches, position = [], 0
+    for bucket, examples in cut:
+        batches.append(GlobalBatch(bucket, examples, position))
+        position += len(examples)
+    return batches
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads micro-batches from the cache; what the prefetch thread runs. It keeps no state and knows no consumer."""
+
+    plan: Plan
+    cache: Cache
+    pixels_identity: str
+    text_identity: str
+    seed: int
+    dp_rank: int
+    uncond_fraction: float
+    evaluation: bool
+
+    def stream(self, epoch: int, batch: int) -> Iterator[MicroBatch]:
+        """Micro-batches from a place on: for ever, or to the end of the epoch in evaluation."""
+        while True:
+            order = epoch_order(self.plan, self.seed, epoch, shuffle=not self.evaluation)
+            for global_batch in order[batch:]:
+                for micro in range(self.plan.gradient_accumulation_steps):
+                    yield self.micro_batch(global_batch, epoch, micro)
+            if self.evaluation:
+                return
+            epoch, batch = epoch + 1, 0
+
+    def micro_batch(self, batch: GlobalBatch, epoch: int, micro: int) -> MicroBatch:
+        """Micro-batch m of rank r holds the examples [(m * dp + r) * B : + B] of its global batch."""
+        size = batch.bucket.micro_batch_size
+        start = (micro * self.plan.data_parallel + self.dp_rank) * size
+        seeds = [self._seed(epoch, batch.position + start + i) for i in range(size)]
+        examples = batch.examples[start : start + size]
+        entries = [self._entry(batch.bucket, e, s) for e, s in zip(examples, seeds, strict=True)]
+        tensors = {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
+        return MicroBatch(tensors, seeds, epoch, size)
+
+    def _seed(self, epoch: int, position: int) -> int:
+        # All evaluations draw the same noise, whatever the epoch: their losses are compared with each other.
+        return hashed("example", self.seed, "evaluation" if self.evaluation else epoch, position)
+
+    def _entry(self, bucket: Bucket, example: Example, seed: int) -> dict[str, Tensor]:
+        dropped = hashed("uncond", seed) < self.uncond_fraction * 2**_SEED_BITS
+        digest = self.cache.digest(self.plan.rows[example.row].path)
+        latents = self.cache.get(latents_key(digest, bucket.size, self.pixels_identity))
+        embeds = self.cache.get(text_key("" if dropped else example.caption, self.text_identity))
+        assert not latents.keys() & embeds.keys(), "latents and embeds have names of their own"
+        return latents | embeds
+
+
+class Loader(Iterator[MicroBatch]):
+    """The micro-batches of one data-parallel rank, read ahead in a thread.
+
+    Training goes on for ever, epoch after epoch; evaluation (`evaluation=True`: fixed order, fixed seeds) ends with
+    the epoch and begins anew with the next `iter`. `state_dict` tells what has been CONSUMED, in whole global batches:
+    a resume in the middle of one serves it again from its first micro-batch. What the thread raises is raised by
+    `next`. Call `close`, or use it in a `with`, to end the thread.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        cache: Cache,
+        *,
+        pixels_identity: str,
+        text_identity: str,
+        seed: int,
+        dp_rank: int = 0,
+        uncond_fraction: float = 0.0,
+        evaluation: bool = False,
+    ) -> None:
+        assert 0 <= dp_rank < plan.data_parallel
+        uncond = 0.0 if evaluation else uncond_fraction
+        self._reader = _Reader(plan, cache, pixels_identity, text_identity, seed, dp_rank, uncond, evaluation)
+        self._epoch = self._batch = self._micro = 0
+        self._prefetch: _Prefetch | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches, which is optimizer steps, in an epoch."""
+        return self._reader.plan.steps_per_epoch
+
+    @property
+    def epoch_of_next(self) -> int:
+        """The epoch, from 0, to which the next micro-batch belongs."""
+        return self._epoch
+
+    def __len__(self) -> int:
+        """Micro-batches of this rank in an epoch."""
+        return self.steps_per_epoch * self._reader.plan.gradient_accumulation_steps
+
+    def __iter__(self) -> Self:
+        if self._reader.evaluation:
+            self.load_state_dict({"epoch": 0, "batch": 0})
+        return self
+
+    def __next__(self) -> MicroBatch:
+        if self._prefetch is None:
+            self._prefetch = _Prefetch(self._reader.stream(self._epoch, self._batch))
+        try:
+            batch = self._prefetch.take()
+        except BaseException:
+            self.close()
+            raise
+        self._count()
+        return batch
+
+    def _count(self) -> None:
+        self._micro += 1
+        if self._micro == self._reader.plan.gradient_accumulation_steps:
+            self._micro, self._batch = 0, self._batch + 1
+        if self._batch == self.steps_per_epoch and not self._reader.evaluation:
+            self._epoch, self._batch = self._epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """{"epoch", "batch"}: the global batch, by its number in its epoch, that comes next."""
+        return {"epoch": self._epoch, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a place that `state_dict` gave. If the epoch has become shorter since, the next one begins."""
+        self.close()
+        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+        if self._batch >= self.steps_per_epoch:
+            self._epoch, self._batch = self._epoch + 1, 0
+
+    def close(self) -> None:
+        """End the thread. The next micro-batch starts one again, at the first that was not wholly consumed."""
+        if self._prefetch is not None:
+            self._prefetch.stop()
+            self._prefetch = None
+        self._micro = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_prefetch", None) is not None:
+            self.close()
+
+
+class _End(NamedTuple):
+    """The last thing in the queue: what stopped the thread, None at the end of the data."""
+
+    error: BaseException | None
+
+
+class _Prefetch:
+    """A thread that runs an iterator a little ahead of its consumer."""
+
+    def __init__(self, source: Iterator[MicroBatch]) -> None:
+        self._ready: queue.Queue[MicroBatch | _End] = queue.Queue(_PREFETCHED)
+        self._stop = threading.Event()
+        # A daemon, so that a trainer that dies elsewhere can exit.
+        arguments = (source, self._ready, self._stop)
+        self._thread = threading.Thread(target=_produce, args=arguments, name="loader", daemon=True)
+        self._thread.start()
+
+    def take(self) -> MicroBatch:
+        """The next one; raises what the source raised, `StopIteration` at its end."""
+        item = self._ready.get()
+        if not isinstance(item, _End):
+            return item
+        raise StopIteration if item.error is None else item.error
+
+    def stop(self) -> None:
+        """End the thread, at the latest after the micro-batch that it reads now."""
+        self._stop.set()
+        self._thread.join()
+
+
+def _produce(source: Iterator[MicroBatch], ready: queue.Queue[MicroBatch | _End], stop: threading.Event) -> None:
+    """The body of the thread: a function, so that a forgotten Loader is not kept alive by its own thread."""
+    error: BaseException | None = None
+    try:
+        for item in source:
+            _put(item, ready, stop)
+            if stop.is_set():
+                return
+    except BaseException as caught:  # handed to the consumer, which raises it
+        error = caught
+    _put(_End(error), ready, stop)
+
+
+def _put(item: MicroBatch | _End, ready: queue.Queue[MicroBatch | _End], stop: threading.Event) -> None:
+    """Wait for room, but not for a consumer that has gone."""
+    while not stop.is_set():
+        try:
+            ready.put(item, timeout=_POLL_SECONDS)
+        except queue.Full:
+            continue
+        return
