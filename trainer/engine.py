@@ -12,9 +12,10 @@ import importlib
 import io
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import deepspeed
 import torch
@@ -27,10 +28,11 @@ from deepspeed.runtime.pipe import schedule
 from deepspeed.runtime.pipe.engine import PipelineEngine
 from torch import Tensor, nn
 
-from dpnb.errors import ConfigError, Problem
+from dpnb.errors import ConfigError, DpnbError, Problem, RunError
 from dpnb.schema.training import Training
 from trainer.objective import Loss
 
+T = TypeVar("T")
 MicroBatch = tuple[tuple[Tensor, ...], Tensor]
 """(inputs of the first layer, target of the last layer's output)"""
 
@@ -63,12 +65,93 @@ def join_world() -> World:
     return World(dist.get_rank(), dist.get_world_size(), torch.device(accelerator.device_name(local_rank)))
 
 
+# --- many processes, one outcome -------------------------------------------------------------------------------------
+
+
+def gather(mine: T) -> list[T]:
+    """What every rank holds, in order of rank; collective, so it also waits for all of them."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [mine]
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    return everyone
+
+
+def together(work: Callable[[], T]) -> T:
+    """Do `work` on every rank; a `DpnbError` of one is raised on all, so that nobody waits for a rank that gave up.
+
+    Collective; `work` itself must not wait for other ranks.
+    """
+    result, error = _attempt(work)
+    errors = [error for error in gather(error) if error is not None]
+    if errors:
+        raise error or errors[0]
+    return result  # type: ignore[return-value]  # there is one when there is no error
+
+
+def from_first(work: Callable[[], T]) -> T:
+    """Do `work` on rank 0 alone; all ranks get its result, or raise its `DpnbError`. Collective."""
+    box: list[Any] = list(_attempt(work)) if not dist.is_initialized() or dist.get_rank() == 0 else [None, None]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    result, error = box
+    if error is not None:
+        raise error
+    return result
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, DpnbError | None]:
+    try:
+        return work(), None
+    except DpnbError as error:
+        return None, error
+
+
+class FailedElsewhere(DpnbError):
+    """Another process failed first and says why; this one only ends with it. The text is the other's."""
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """However a run fails, the process that failed first says why; in all others this raises `FailedElsewhere`.
+
+    Those others were told in a collective, or find their peers gone: a stack of gloo or NCCL that helps nobody.
+    """
+    try:
+        yield
+    except Exception as error:
+        # A ConfigError that came from another rank has lost its text on the way, not its problems.
+        words = "\n".join(map(str, error.problems)) if isinstance(error, ConfigError) else str(error)
+        reason = _failed_before(words or type(error).__name__)
+        if reason is None:
+            raise
+        raise FailedElsewhere(reason) from error
+
+
+def _failed_before(words: str) -> str | None:
+    """Why another process failed before this one, or None when this one is the first."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    mine = f"{dist.get_rank()}:{words}"
+    try:
+        # The store of the rendezvous (PyTorch 2.9 has no public way to it): it works where collectives no longer do.
+        first = dist.distributed_c10d._get_default_store().compare_set("dpnb/failed", "", mine).decode()
+    except RuntimeError:
+        return "the first process has ended"  # it keeps the store
+    return None if first == mine else first.partition(":")[2]
+
+
+# --- DeepSpeed, made to fit ------------------------------------------------------------------------------------------
+
+
 class Layers(PipelineModule):
     """PipelineModule with a split by hand (`partition_method = "manual"`), which DeepSpeed 0.19.8 does not offer."""
 
     def __init__(self, layers: Sequence[nn.Module], *, split: Sequence[int] | None, **options: Any) -> None:  # noqa: ANN401
         self.split = split
         super().__init__(layers, **options)
+        # DeepSpeed keeps the layers of all stages; of a large model only this stage's share must stay in memory.
+        self._layer_specs = self._layer_specs[self._local_start : self._local_stop]
 
     def _partition_layers(self, method: str = "uniform") -> None:
         if self.split is None:
@@ -91,6 +174,7 @@ class StageEngine(PipelineEngine):
     autocast_dtype: torch.dtype | None = None
     max_norm: float = 0.0
     grad_norm: float = 0.0
+    lr: float = 0.0
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Mixed precision of the forward pass; nothing in float32."""
@@ -137,6 +221,7 @@ class StageEngine(PipelineEngine):
     def _take_model_step(self, lr_kwargs: dict[str, Any] | None) -> None:
         # DeepSpeed computes no norm without clipping and keeps the one it computes to itself.
         self.grad_norm = self._clip_gradients()
+        self.lr = float(self.optimizer.param_groups[0]["lr"])  # afterwards it is the next step's
         super()._take_model_step(lr_kwargs)
 
     def _clip_gradients(self) -> float:
@@ -210,18 +295,41 @@ class StageEngine(PipelineEngine):
 
 
 class SafeCheckpoints(TorchCheckpointEngine):
-    """DeepSpeed's checkpoint files, read without running code from them and flushed to disk when written."""
+    """DeepSpeed's checkpoint files, read without running code from them and flushed to disk when written.
+
+    `failure`: why a file could not be written, or empty. It is remembered rather than raised, because ranks wait for
+    each other within DeepSpeed's save: trainer/checkpoint.py asks for it afterwards.
+    """
+
+    failure: str = ""
 
     def load(self, path: str, map_location: Any = None) -> Any:  # noqa: ANN401 - as in DeepSpeed
-        """Tensors and plain values only: a checkpoint that somebody else made must not be able to run code."""
-        return torch.load(path, map_location=map_location, weights_only=True)
+        """Tensors and plain values only: a checkpoint that somebody else made must not be able to run code.
+
+        Raises `RunError` for a file that holds anything else, or is damaged.
+        """
+        try:
+            return torch.load(path, map_location=map_location, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            message = f"{path} is damaged, or holds more than tensors and plain values: it is not read."
+            raise RunError(f"{message} Resume from another checkpoint.") from error
 
     def save(self, state_dict: Any, path: str) -> None:  # noqa: ANN401 - as in DeepSpeed
         """Write and flush: `latest` must never name a file that a power cut can take back."""
-        with open(path, "wb") as file:  # noqa: PTH123 - DeepSpeed hands over a str
-            torch.save(state_dict, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(path, "wb") as file:  # noqa: PTH123 - DeepSpeed hands over a str
+                torch.save(state_dict, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:
+            self.failure = self.failure or _reason(error)
+
+
+def _reason(error: BaseException) -> str:
+    """The operating system's word for it: PyTorch says "unexpected pos 704 vs 598" when the disk is full."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return _reason(error.__context__) if error.__context__ is not None else str(error)
 
 
 def build(
@@ -237,7 +345,8 @@ def build(
     """Deal the layers out to stages and put the engine around this process's share.
 
     Every rank passes all layers; those of other stages are let go of. `micro_batch_size` is for DeepSpeed's own
-    bookkeeping, real micro-batches may differ in size.
+    bookkeeping, real micro-batches may differ in size. Raises `ConfigError`, on every rank, when a stage gets nothing
+    to train.
     """
     from torch.utils.checkpoint import checkpoint
 
@@ -262,8 +371,9 @@ def build(
         "steps_per_print": 2**31,  # done by trainer/report.py
     }
     parameters = [p for p in module.parameters() if p.requires_grad]
-    if not parameters:
-        message = f"leaves stage {module.stage_id} nothing to train (it holds layers {module.parts})."
+    empty = sorted({stage for stage, trains in gather((module.stage_id, bool(parameters))) if not trains})
+    if empty:
+        message = f"leaves stage {empty[0]} nothing to train (the stages begin at layers {module.parts[:-1]})."
         suggestion = "Use partition_method = 'parameters', or another partition_split."
         raise ConfigError([Problem("error", "value", ("partition_method",), message, suggestion)])
     with _quiet():
@@ -296,4 +406,17 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-__all__ = ["Layers", "MicroBatch", "SafeCheckpoints", "StageEngine", "World", "build", "join_world"]
+__all__ = [
+    "FailedElsewhere",
+    "Layers",
+    "MicroBatch",
+    "SafeCheckpoints",
+    "StageEngine",
+    "World",
+    "build",
+    "from_first",
+    "gather",
+    "join_world",
+    "one_voice",
+    "together",
+]

@@ -115,7 +115,8 @@ def build_network(family: Family, training: Training, world: World, steps_per_ep
         micro_batch_size=1,
         autocast_dtype=None if dtype == torch.float32 else dtype,
     )
-    return Network(made, names, peft_config)
+    mine = set(made.module.parameters())
+    return Network(made, {p: name for p, name in names.items() if p in mine}, peft_config)
 
 
 @contextlib.contextmanager

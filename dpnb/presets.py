@@ -1,0 +1,141 @@
+"""Starting points: each function returns a complete Training and its Dataset, ready to be edited, shown or launched.
+
+What a preset does not name stands at the schema's default. The numbers of the large models are what people's own
+files agree on; those of the tiny model are what `dpnb demo` shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dpnb.schema.adapter import LoraAdapter
+from dpnb.schema.dataset import Dataset, Directory
+from dpnb.schema.model import FluxModel
+from dpnb.schema.optimizer import AdamW
+from dpnb.schema.sample import Prompt, Sampling
+from dpnb.schema.training import EvalDataset, Training
+
+# The demo: long enough that a person sees the creature appear, short enough for two cores and three minutes.
+TINY_STEPS = 160
+TINY_SAMPLE_EVERY_N_STEPS = 40
+TINY_RANK = 16
+TINY_LR = 1e-3
+TINY_BATCH = 4
+TINY_SIDE_PX = 64
+TINY_SAMPLER_STEPS = 24
+TINY_TRIGGER = "zorbi"
+TINY_PROMPTS = (
+    "a zorbi on a white background",
+    "a large zorbi on a blue background",
+    "a small zorbi on the left on a pink background",
+    "a red circle on a white background",
+)
+
+
+def tiny_lora(
+    *,
+    model_dir: Path | str,
+    pictures: Path | str,
+    output_dir: Path | str,
+    dataset_toml: Path | str = "dataset.toml",
+    held_out_toml: Path | str | None = None,
+    cache_dir: Path | str | None = None,
+    prompts: Sequence[str] = TINY_PROMPTS,
+    trigger_word: str = TINY_TRIGGER,
+    steps: int = TINY_STEPS,
+    epochs: int = 1000,
+    sample_every_n_steps: int = TINY_SAMPLE_EVERY_N_STEPS,
+    rank: int = TINY_RANK,
+    seed: int = 0,
+) -> tuple[Training, Dataset]:
+    """A LoRA on the embedded tiny Flux, in minutes on a CPU. `model_dir` is what `python -m trainer.tiny` prints.
+
+    `dataset_toml` is where the dataset will be written; `held_out_toml` names a dataset file to evaluate on. The run
+    ends after `steps` or `epochs`, whichever comes first.
+    """
+    held_out = [] if held_out_toml is None else [EvalDataset(name="held_out", config=str(held_out_toml))]
+    training = Training(
+        output_dir=str(output_dir),
+        dataset=str(dataset_toml),
+        epochs=epochs,
+        max_steps=steps,
+        seed=seed,
+        micro_batch_size_per_gpu=TINY_BATCH,
+        warmup_steps=min(10, steps // 4),
+        cache_dir=None if cache_dir is None else str(cache_dir),
+        eval_datasets=held_out,
+        eval_every_n_steps=sample_every_n_steps if held_out else None,
+        save_every_n_steps=max(1, steps // 2),
+        checkpoint_every_n_minutes=1.0,
+        model=FluxModel(diffusers_path=str(model_dir), dtype="float32"),
+        adapter=LoraAdapter(rank=rank),
+        optimizer=AdamW(lr=TINY_LR),
+        sample=Sampling(
+            prompts=[Prompt(text=text) for text in prompts],
+            every_n_steps=sample_every_n_steps,
+            width=TINY_SIDE_PX,
+            height=TINY_SIDE_PX,
+            steps=TINY_SAMPLER_STEPS,
+        ),
+    )
+    dataset = Dataset(
+        resolutions=_sides(TINY_SIDE_PX), trigger_word=trigger_word, directory=[Directory(path=str(pictures))]
+    )
+    return training, dataset
+
+
+def flux_lora(
+    *,
+    model_dir: Path | str,
+    pictures: Path | str,
+    output_dir: Path | str,
+    dataset_toml: Path | str = "dataset.toml",
+    prompts: Sequence[str] = (),
+    trigger_word: str = "",
+    resolution_px: int = 512,
+    rank: int = 16,
+    epochs: int = 65,
+    learning_rate: float = 1e-4,
+) -> tuple[Training, Dataset]:
+    """A LoRA on FLUX.1 [dev] for one GPU with 40 GB, or 24 GB at `resolution_px` 512.
+
+    `model_dir` is the model's folder in diffusers format; `pictures` a folder of pictures with captions.
+    """
+    sample = None
+    if prompts:
+        sample = Sampling(
+            prompts=[Prompt(text=text) for text in prompts],
+            every_n_epochs=5,
+            width=resolution_px,
+            height=resolution_px,
+        )
+    training = Training(
+        output_dir=str(output_dir),
+        dataset=str(dataset_toml),
+        epochs=epochs,
+        gradient_accumulation_steps=4,
+        activation_checkpointing=True,
+        warmup_steps=20,
+        save_every_n_epochs=5,
+        checkpoint_every_n_minutes=30.0,
+        model=FluxModel(diffusers_path=str(model_dir), flux_shift=True),
+        adapter=LoraAdapter(rank=rank),
+        optimizer=AdamW(lr=learning_rate, betas=[0.9, 0.99]),
+        sample=sample,
+    )
+    dataset = Dataset(
+        resolutions=_sides(resolution_px),
+        enable_ar_bucket=True,
+        min_ar=0.5,
+        max_ar=2.0,
+        num_ar_buckets=7,
+        trigger_word=trigger_word,
+        directory=[Directory(path=str(pictures))],
+    )
+    return training, dataset
+
+
+def _sides(side_px: int) -> list[int | float]:
+    """One resolution, typed as the schema has it (lists are invariant)."""
+    return [side_px]

@@ -1,0 +1,352 @@
+"""What can be known before anything heavy starts: does this machine have what the run needs?
+
+`check` gives Problems: errors stop a launch, warnings are shown. Each check is a small function that opens headers and
+asks the file system, nothing more: no torch, no model, no GPU context. What the configuration itself says wrong is
+found before, by dpnb.toml and dpnb.schema.rules.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import re
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpnb.dataset.bucket import Plan, plan
+from dpnb.dataset.scan import Row, scan
+from dpnb.errors import DatasetError, Loc, Problem
+from dpnb.runs.rundir import read_json
+from dpnb.schema.dataset import Dataset
+from dpnb.schema.model import FACTS
+from dpnb.schema.training import Training
+from dpnb.toml import Document, RunConfig
+
+INSTALL_HINT = "pip install 'dpnb[train]'"
+# The parts of a diffusers folder that a family needs, and the class of its network.
+COMPONENTS: dict[str, tuple[str, ...]] = {
+    "flux": ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"),
+}
+NETWORKS: dict[str, str] = {"flux": "FluxTransformer2DModel"}
+
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_OPTIMIZER_BYTES = 12  # a checkpoint holds a float32 copy and two moments of each trained number
+_KEPT_CHECKPOINTS = 2
+_NEARLY_FULL = 0.8
+_LARGE_ON_CPU_BYTES = 1 << 30
+_SHOWN_FILES = 5
+
+
+def check(config: RunConfig, num_gpus: int) -> list[Problem]:
+    """Everything that would stop or surprise a run of `config` with `num_gpus` processes, errors first."""
+    training = config.training.value
+    problems = [
+        *_packages(training),
+        *_gpus_suffice(training, num_gpus),
+        *_folders(training),
+        *_model_folder(training),
+    ]
+    made: Plan | None = None
+    for loc, document, micro_batch in _datasets(config):
+        copies = max(1, num_gpus // training.pipeline_stages)
+        found, planned = _pictures(training, document, loc, copies, micro_batch)
+        problems += found
+        made = planned if loc == ("dataset",) else made
+    problems += _disk(training, made)
+    file = str(config.training.path)
+    problems = [problem if problem.file else problem.at(file, None, None) for problem in problems]
+    return sorted(problems, key=lambda problem: problem.severity != "error")
+
+
+def _error(loc: Loc, message: str, suggestion: str = "") -> Problem:
+    return Problem("error", "value", loc, message, suggestion)
+
+
+def _warning(loc: Loc, message: str, suggestion: str = "") -> Problem:
+    return Problem("warning", "value", loc, message, suggestion)
+
+
+# --- packages --------------------------------------------------------------------------------------------------------
+
+
+def _packages(training: Training) -> Iterator[Problem]:
+    """Is the trainer installed, with its packages? Asked of the package index on disk: nothing is imported."""
+    if importlib.util.find_spec("trainer") is None:
+        yield _error((), "the package 'trainer' is not installed.", f"Install dpnb with its trainer: {INSTALL_HINT}")
+    for name, oldest in train_requirements().items():
+        if name == "bitsandbytes" and not training.optimizer.type.endswith("8bit"):
+            continue
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield _error((), f"the package '{name}' is not installed.", f"Install it: {INSTALL_HINT}")
+            continue
+        if _numbers(version) < _numbers(oldest):
+            yield _error((), f"the package '{name}' is {version}; at least {oldest} is needed.", f"Run {INSTALL_HINT}")
+
+
+def train_requirements() -> dict[str, str]:
+    """The packages of the extra `train` and their oldest versions ("" for any), from dpnb's own metadata."""
+    try:
+        lines = importlib.metadata.requires("dpnb") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found = {}
+    for line in lines:
+        match = re.fullmatch(r"""([\w.-]+)\s*(?:>=([\d.]+))?[^;]*;.*extra\s*==\s*['"]train['"].*""", line)
+        if match:
+            found[match[1]] = match[2] or ""
+    return found
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release numbers of a version: (2, 13, 0) of 2.13.0+cpu."""
+    return tuple(int(part) for part in re.findall(r"\d+", version.split("+", maxsplit=1)[0])[:3])
+
+
+# --- GPUs ------------------------------------------------------------------------------------------------------------
+
+
+def gpus() -> list[int]:
+    """The numbers of the GPUs that a run here may use; empty means that it runs on the CPU.
+
+    Read from the device files, because asking CUDA takes seconds and holds memory. CUDA_VISIBLE_DEVICES restricts,
+    DS_ACCELERATOR=cpu denies.
+    """
+    if os.environ.get("DS_ACCELERATOR") == "cpu":
+        return []
+    # A container may hold /dev/nvidia3 alone, which CUDA calls 0: the device files tell the number, not the names.
+    count = sum(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia[0-9]*"))
+    if Path("/dev/kfd").exists():  # AMD: one render node for each GPU
+        count = len(list(Path("/dev/dri").glob("renderD*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return list(range(count))
+    parts = [part.strip() for part in visible.split(",") if part.strip()]
+    if any(not part.isdigit() for part in parts):
+        return list(range(min(count, len(parts))))
+    return [int(part) for part in parts if int(part) < count]
+
+
+def gpus_are_restricted() -> bool:
+    """True when the environment names the GPUs to use, by number."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible is not None and all(part.strip().isdigit() for part in visible.split(","))
+
+
+def _gpus_suffice(training: Training, num_gpus: int) -> Iterator[Problem]:
+    stages = training.pipeline_stages
+    if num_gpus < 1:
+        yield _error(
+            (), f"{num_gpus} GPUs were asked for.", "Ask for at least 1; without a GPU that means one process."
+        )
+    elif num_gpus % stages:
+        fitting = max(1, num_gpus // stages) * stages
+        yield _error(
+            ("pipeline_stages",),
+            f"{num_gpus} GPUs cannot be shared out to {stages} stages each.",
+            f"Use {fitting} GPUs.",
+        )
+    available = gpus()
+    if available and num_gpus > len(available):
+        allowed = " (CUDA_VISIBLE_DEVICES allows no more)" if gpus_are_restricted() else ""
+        yield _error(
+            (),
+            f"{num_gpus} GPUs were asked for, {len(available)} are here{allowed}.",
+            f"Use {len(available)} at most.",
+        )
+    if os.environ.get("CUDA_VISIBLE_DEVICES") and not gpus_are_restricted():
+        yield _warning((), "CUDA_VISIBLE_DEVICES names GPUs by UUID, which DeepSpeed passes over.", "Use numbers.")
+    if not available and _weights_bytes(_network_files(training)) > _LARGE_ON_CPU_BYTES:
+        yield _warning(
+            ("model", "diffusers_path"), "there is no GPU: a model of this size takes hours a step on a CPU."
+        )
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def _folders(training: Training) -> Iterator[Problem]:
+    for key, value in (("output_dir", training.output_dir), ("cache_dir", training.cache_dir)):
+        if value is None:
+            continue
+        reason = _not_writable(existing_ancestor(Path(value)))
+        if reason:
+            yield _error((key,), f"'{value}' cannot be written to: {reason}.", "Choose another folder or free it.")
+
+
+def _not_writable(folder: Path) -> str:
+    """Why no file can be made in a folder, or an empty string. Tried, not asked: a full disk has permissions too."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def existing_ancestor(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    absolute = path.absolute()
+    return next(folder for folder in (absolute, *absolute.parents) if folder.is_dir())
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+def _model_folder(training: Training) -> Iterator[Problem]:
+    """Does diffusers_path hold a model of the family that is asked for?"""
+    model, loc = training.model, ("model", "diffusers_path")
+    folder = Path(model.diffusers_path)
+    index = read_json(folder / "model_index.json")
+    if index is None:
+        hint = "Name a folder in diffusers format, as `huggingface-cli download REPOSITORY` makes it."
+        yield _error(loc, f"'{folder}' has no readable model_index.json.", hint)
+        return
+    needed = COMPONENTS.get(model.type, ())
+    missing = [name for name in needed if not (folder / name).is_dir()]
+    if missing:
+        yield _error(loc, f"'{folder}' lacks {', '.join(missing)}.", "Download the model again, whole.")
+    wanted, network = NETWORKS.get(model.type), index.get("transformer")
+    seen = network[-1] if isinstance(network, list) and network else None
+    if wanted is not None and seen is not None and seen != wanted:
+        title = FACTS[model.type].title
+        yield _error(loc, f"'{folder}' holds a {seen}; {title} is a {wanted}.", "Change model.type or the folder.")
+    if "transformer" not in missing and not _network_files(training):
+        yield _error(loc, f"'{folder}/transformer' holds no .safetensors file.", "Download the model again, whole.")
+
+
+def _network_files(training: Training) -> list[Path]:
+    """The weight files of the network that is trained."""
+    if training.model.transformer_path is not None:
+        return [Path(training.model.transformer_path)]
+    return sorted((Path(training.model.diffusers_path) / "transformer").glob("*.safetensors"))
+
+
+def _weights_bytes(files: list[Path]) -> int:
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def shapes(file: Path) -> dict[str, list[int]]:
+    """The shapes of the tensors in a safetensors file, from its header; empty when it is none."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(min(length, 100_000_000)))
+    except (OSError, ValueError, struct.error):
+        return {}
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+
+# --- the pictures ----------------------------------------------------------------------------------------------------
+
+
+def _datasets(config: RunConfig) -> Iterator[tuple[Loc, Document[Dataset], int | list[list[int]]]]:
+    training = config.training.value
+    yield ("dataset",), config.dataset, training.micro_batch_size_per_gpu
+    for position, item in enumerate(training.eval_datasets):
+        micro_batch = training.eval_micro_batch_size_per_gpu or training.micro_batch_size_per_gpu
+        yield ("eval_datasets", position), config.eval_datasets[item.name], micro_batch
+
+
+def _pictures(
+    training: Training, document: Document[Dataset], loc: Loc, copies: int, micro_batch: int | list[list[int]]
+) -> tuple[list[Problem], Plan | None]:
+    """What is wrong with the pictures of one dataset file, and what an epoch of it would be."""
+    problems: list[Problem] = []
+    made = None
+    accumulation = training.gradient_accumulation_steps
+    if loc != ("dataset",):
+        accumulation = training.eval_gradient_accumulation_steps
+    try:
+        seen = scan(document.value, workers=training.map_num_proc)
+        problems += [_warning(loc, note) for note in seen.notes]
+        made = plan(
+            seen.rows,
+            document.value,
+            FACTS[training.model.type],
+            micro_batch=micro_batch,
+            gradient_accumulation_steps=accumulation,
+            data_parallel=copies,
+        )
+        problems += [_warning(loc, warning) for warning in made.warnings]
+        problems += [_warning(loc, _left_out(unused)) for unused in [[r for r in seen.rows if not r.used]] if unused]
+    except DatasetError as error:
+        problems.append(_error(loc, f"{error}"))
+    return [problem.at(document.path, None, None) for problem in problems], made
+
+
+def _left_out(rows: list[Row]) -> str:
+    words = "; ".join(f"{row.path.name}: {row.reason}" for row in rows[:_SHOWN_FILES])
+    more = f"; and {len(rows) - _SHOWN_FILES} more" if len(rows) > _SHOWN_FILES else ""
+    return f"{len(rows)} file{'s' * (len(rows) != 1)} left out: {words}{more}"
+
+
+# --- the disk --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run will write, at most: so many exports and checkpoints of so many bytes each."""
+
+    exports: int
+    export_bytes: int
+    checkpoint_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it together."""
+        return self.exports * self.export_bytes + _KEPT_CHECKPOINTS * self.checkpoint_bytes
+
+
+def forecast(training: Training, made: Plan) -> Forecast:
+    """Upper bound of what a run writes. A LoRA is counted as if it stood on every matrix of the network."""
+    matrices = [shape for file in _network_files(training) for shape in shapes(file).values()]
+    if training.adapter is None:
+        trained = sum(math.prod(shape) for shape in matrices)
+        dtype = training.save_dtype or training.model.dtype
+    else:
+        trained = training.adapter.rank * sum(sum(shape) for shape in matrices if len(shape) == 2)
+        dtype = training.save_dtype or training.adapter.dtype or training.model.dtype
+    steps = training.epochs * made.steps_per_epoch
+    if training.max_steps is not None:
+        steps = min(steps, training.max_steps)
+    return Forecast(_exports(training, made, steps), trained * _BYTES[dtype], trained * _OPTIMIZER_BYTES)
+
+
+def _exports(training: Training, made: Plan, steps: int) -> int:
+    """How often is saved; the last step is always saved too."""
+    per_step = made.examples_per_epoch / max(1, made.steps_per_epoch)
+    count = 1
+    if training.save_every_n_epochs is not None:
+        count += steps // max(1, training.save_every_n_epochs * made.steps_per_epoch)
+    if training.save_every_n_examples is not None:
+        count += int(steps * per_step) // training.save_every_n_examples
+    elif training.save_every_n_steps is not None:
+        count += steps // training.save_every_n_steps
+    return count
+
+
+def _disk(training: Training, made: Plan | None) -> Iterator[Problem]:
+    if made is None:
+        return
+    expected = forecast(training, made)
+    free = shutil.disk_usage(existing_ancestor(Path(training.output_dir))).free
+    needed = expected.total_bytes
+    words = (
+        f"about {needed / 2**30:.1f} GiB will be written ({expected.exports} exports of "
+        f"{expected.export_bytes / 2**30:.2f} GiB, and checkpoints); {free / 2**30:.1f} GiB are free."
+    )
+    hint = "Save less often, lower the rank, or choose an output_dir on another disk."
+    if needed > free:
+        yield _error(("output_dir",), words, hint)
+    elif needed > _NEARLY_FULL * free:
+        yield _warning(("output_dir",), words, hint)

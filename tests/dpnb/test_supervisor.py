@@ -1,0 +1,163 @@
+"""The supervisor under what can happen to the processes of a run: signals, kill -9, slow and stubborn ranks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dpnb.errors import RunError
+from dpnb.runs import session, supervisor
+from dpnb.runs.rundir import ProcessInfo, RunDir, Status
+from dpnb.runs.supervisor import exit_code
+
+
+def signals_seen(run) -> str:
+    """How many signals rank 0 got, which the stand-in writes into what it saves."""
+    return (run.exports()[0] / "adapter_model.safetensors").read_text()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "state"), [("finish", 0, "done"), ("fail", 3, "failed"), ("mute", 1, "failed")]
+)
+def test_the_end_is_recorded(stage, behaviour, code, state):
+    run = stage.start(behaviour, up=False)
+    assert run.wait(20) == code
+    assert run.state == state
+    assert run.process.ended >= run.process.started
+    assert run.process.stopped_by is None
+    assert stage.members(run) == []
+
+
+def test_another_programs_run_has_the_code_of_its_launcher():
+    assert exit_code(0, None, asked=False) == 0
+    assert exit_code(7, None, asked=False) == 7
+
+
+@pytest.mark.parametrize(
+    ("returncode", "phase", "expected"),
+    [(0, "done", 0), (-15, "done", 0), (1, "done", 0), (0, "training", 1), (-9, "training", -9), (3, "failed", 3)],
+)
+def test_the_status_has_the_last_word(returncode, phase, expected):
+    assert exit_code(returncode, Status(phase=phase), asked=False) == expected
+
+
+@pytest.mark.parametrize(("returncode", "asked", "expected"), [(-15, True, 0), (0, False, 0), (247, False, 247)])
+def test_ranks_that_the_launcher_stopped_because_one_died_are_a_failure(returncode, asked, expected):
+    assert exit_code(returncode, Status("done", detail="stopped at step 4"), asked=asked) == expected
+
+
+def test_it_leads_a_session_of_its_own_and_owns_the_launcher(stage):
+    run = stage.start("train", ranks=2)
+    info = run.process
+    assert info.pid == info.session_id != os.getsid(0)
+    assert info.supervised
+    assert (info.host, info.boot_id) == (session.host_name(), session.boot_id())
+    assert {os.getsid(process.pid) for process in stage.members(run)} == {info.session_id}
+    assert len(stage.ranks(run)) == 2
+    assert run.state == "running"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_slow_ranks_save_and_reaches_each_once(stage, number):
+    run = stage.start("train", ranks=2)
+    os.kill(run.process.pid, number)
+    assert run.wait(20) == 0
+    assert run.state == "stopped"
+    assert run.process.stopped_by == "SIGTERM"
+    assert signals_seen(run) == "1"
+
+
+def test_stubborn_ranks_are_killed_when_their_time_is_over(stage):
+    run = stage.start("stubborn", ranks=2, stop_seconds=0.5)
+    ranks = stage.ranks(run)
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.wait(20) != 0
+    assert run.process.stopped_by == "SIGKILL"
+    assert run.state == "stopped"
+    assert not any(process.is_running() and process.status() != "zombie" for process in ranks)
+    assert "did not end in time after the request to stop" in "\n".join(run.log())
+
+
+def test_kill_of_the_launcher_makes_ranks_save_and_leaves_no_orphan(stage):
+    run = stage.start("train", ranks=2)
+    stage.launcher(run).kill()
+    assert run.wait(20) == 0
+    assert run.state == "stopped"
+    assert signals_seen(run) == "1"
+    assert stage.members(run) == []
+
+
+def test_stubborn_orphans_of_a_killed_launcher_are_killed(stage):
+    run = stage.start("stubborn", ranks=2, stop_seconds=0.5)
+    stage.launcher(run).kill()
+    assert run.wait(20) == -9
+    assert run.state == "failed"
+    assert stage.members(run) == []
+    assert "outlived the launcher" in "\n".join(run.log())
+
+
+def test_kill_of_a_rank_is_a_failure_although_the_launcher_says_0(stage):
+    run = stage.start("train")
+    stage.ranks(run)[0].kill()
+    assert run.wait(20) == 1
+    assert run.state == "failed"
+
+
+def test_kill_of_the_supervisor_leaves_the_run_running_and_stoppable(stage):
+    run = stage.start("train", ranks=2)
+    os.kill(run.process.pid, signal.SIGKILL)
+    assert session.wait_until(lambda: session.leader(run.process) is None, 5)
+    assert run.state == "running"
+    run.terminate()
+    assert run.wait(20) == 0
+    assert run.state == "stopped"
+    assert stage.members(run) == []
+
+
+def test_a_stop_before_there_are_ranks_reaches_the_launcher(stage):
+    directory = RunDir.create(stage.folder)
+    stage.start_command(directory, [sys.executable, "-c", "import time; time.sleep(60)"])
+    start = time.monotonic()
+    os.kill(directory.process().pid, signal.SIGTERM)
+    assert session.wait_until(lambda: directory.process().ended is not None, 10)
+    assert directory.process().exit_code == -signal.SIGTERM
+    assert time.monotonic() - start < 5
+
+
+def test_a_command_that_is_not_there(stage):
+    directory = RunDir.create(stage.folder)
+    stage.start_command(directory, ["/nowhere/deepspeed"])
+    assert session.wait_until(lambda: directory.process().ended is not None, 10)
+    assert directory.process().exit_code == 127
+    assert "cannot start /nowhere/deepspeed: No such file or directory" in directory.console_log.read_text()
+
+
+def test_it_refuses_a_folder_without_a_command(tmp_path):
+    with pytest.raises(RunError, match="does not say what to start: start runs with `dpnb launch`"):
+        supervisor.main([str(tmp_path)])
+
+
+def test_it_refuses_a_run_that_is_alive(stage):
+    run = stage.start("train")
+    with pytest.raises(RunError, match=r"is already run by process .*: stop it first with `dpnb stop`"):
+        supervisor.main([str(run.path)])
+
+
+def test_usage(capsys):
+    assert supervisor.main([]) == 2
+    assert "usage: python -m dpnb.runs.supervisor RUN_DIR" in capsys.readouterr().err
+
+
+def test_started_by_hand_it_works_too(stage):
+    directory = RunDir.create(stage.folder)
+    argv = [sys.executable, "-c", "import os; print(os.environ['DPNB_RUN_ID'])"]
+    directory.write_process(ProcessInfo(run_id="by-hand", argv=argv))
+    command = [sys.executable, "-m", "dpnb.runs.supervisor", str(directory.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
+    assert (done.returncode, done.stdout) == (0, "by-hand\n")
+    assert directory.process().exit_code == 0
