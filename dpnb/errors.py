@@ -13,6 +13,8 @@ A message says what was seen, where, what was expected and what to do. Users nev
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +47,12 @@ class Problem:
         """The dotted key as a person would say it: `directory[0].path`."""
         text = ""
         for part in self.loc:
-            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+            if isinstance(part, int):
+                text += f"[{part}]"
+            else:
+                # A key that needs quotes in TOML has them here too; a message stays on one line.
+                name = part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part, ensure_ascii=False)
+                text += f".{name}" if text else name
         return text
 
     def at(self, file: Path | str, line: int | None, column: int | None) -> Problem:

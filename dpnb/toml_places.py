@@ -94,11 +94,13 @@ class _Scanner:
         if many:
             array = (*self._inside_arrays(key[:-1]), key[-1])
             self.counts[array] = self.counts.get(array, -1) + 1
-            self.found.setdefault(array, self._place(start))
             self.table = (*array, self.counts[array])
         else:
             self.table = self._inside_arrays(key)
-        self.found.setdefault(self.table, self._place(start))
+        # [a.b] makes [a] too, until [a] has a header of its own.
+        for depth in range(1, len(self.table)):
+            self.found.setdefault(self.table[:depth], self._place(start))
+        self.found[self.table] = self._place(start)
 
     def _pair(self, table: Loc) -> None:
         self._blank()

@@ -46,11 +46,25 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 class Section(BaseModel):
-    """A table of a TOML file. Strict: an unknown key or a value of the wrong type is an error, never a guess."""
+    """A table of a TOML file. Strict: an unknown key or a value of the wrong type is an error, never a guess.
+
+    `inf` and `nan` are wrong too: no key means anything by them, and they spread in silence once training runs.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, use_attribute_docstrings=True, validate_assignment=True, protected_namespaces=()
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_assignment=True,
+        protected_namespaces=(),
     )
+
+    @classmethod
+    def of_text(cls, text: str) -> dict[str, Any] | None:
+        """The table that a bare text in a list stands for, for sections that have such a short form."""
+        del text
+        return None
 
 
 def one_of(*sections: type[Section]) -> Any:  # noqa: ANN401 - a typing form; mypy sees the alias it is assigned to
@@ -88,6 +102,24 @@ def section_types(annotation: Any) -> list[type[Section]]:  # noqa: ANN401 - any
     if get_origin(annotation) in (Union, UnionType):
         return [s for arm in get_args(annotation) for s in section_types(arm)]
     return []
+
+
+def sections_below(annotation: Any) -> list[type[Section]]:  # noqa: ANN401 - any typing form
+    """The Section classes that an annotation admits directly or as items of a list."""
+    return section_types(annotation) or [s for arm in get_args(annotation) for s in sections_below(arm)]
+
+
+def tag_of(section: type[Section]) -> str | None:
+    """The value of `type` that tells a section apart in a union; None for a section without that key."""
+    info = section.model_fields.get("type")
+    return info.default if info is not None and isinstance(info.default, str) else None
+
+
+def texts_as_tables(value: Any, section: type[Section]) -> Any:  # noqa: ANN401 - anything that a TOML file can hold
+    """A list in which the short forms of `section` are written out."""
+    if not isinstance(value, list):
+        return value
+    return [table if isinstance(item, str) and (table := section.of_text(item)) else item for item in value]
 
 
 def walk(section: Section, loc: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], FieldInfo, Any]]:

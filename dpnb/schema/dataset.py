@@ -28,11 +28,11 @@ class DirectorySettings(Section):
     """Target areas as square sides, such as [512, 768]; a pair [1280, 720] means the area of that picture. Every
     picture is trained at every resolution."""
     enable_ar_bucket: Annotated[bool, Ui(when=_NO_SIZE_BUCKETS)] = False
-    """Group pictures by aspect ratio; off crops everything to a square."""
+    """Group pictures by aspect ratio (width / height), so that little is cropped; off crops each to a square."""
     min_ar: Annotated[Ratio | None, Ui(unit="width / height", when=("enable_ar_bucket", (True,)))] = None
-    """Narrowest bucket."""
+    """Aspect ratio of the narrowest bucket; 0.5 is twice as high as wide."""
     max_ar: Annotated[Ratio | None, Ui(unit="width / height", when=("enable_ar_bucket", (True,)))] = None
-    """Widest bucket."""
+    """Aspect ratio of the widest bucket; 2.0 is twice as wide as high."""
     num_ar_buckets: Annotated[int | None, Field(ge=1), Ui(when=("enable_ar_bucket", (True,)))] = None
     """How many buckets from min_ar to max_ar, evenly spaced in logarithm."""
     ar_buckets: Annotated[list[Ratio] | list[Pair] | None, Ui(advanced=True, when=("enable_ar_bucket", (True,)))] = (
@@ -54,7 +54,7 @@ class DirectorySettings(Section):
     cache_shuffle_num: Annotated[int, Field(ge=0), Ui(advanced=True)] = 0
     """How many shuffled orders of the tags of each caption to cache; 0 keeps the written order."""
     cache_shuffle_delimiter: Annotated[str, Field(min_length=1), Ui(advanced=True)] = ", "
-    """What separates tags."""
+    """What separates the tags of a caption."""
     num_repeats: Annotated[int | float, Field(gt=0)] = 1
     """How often each example is seen in an epoch; 1.5 shows the first half twice."""
 

@@ -45,11 +45,11 @@ class FluxModel(Section):
     transformer_dtype: Annotated[Dtype | None, Ui(advanced=True)] = None
     """Storage format of the frozen transformer weights; unset means the same as dtype."""
     guidance: Annotated[float, Field(ge=0)] = 1.0
-    """Distilled-guidance value fed to the model while training (models with a guidance embedding)."""
+    """Guidance that the model is told while training; 1 is usual. Only models with a guidance embedding read it."""
     bypass_guidance_embedding: Annotated[bool, Ui(advanced=True)] = False
-    """Leave the guidance embedding out of the network, as FLEX-like models want it."""
+    """Leave the guidance embedding out of the network, as Flex.1 and its like need it."""
     timestep_sample_method: Literal["logit_normal", "uniform"] = "logit_normal"
-    """Distribution that training timesteps are drawn from."""
+    """Which noise levels are trained most: logit_normal favours the middle ones, uniform treats all alike."""
     sigmoid_scale: Annotated[float, Field(gt=0), Ui(when=("timestep_sample_method", ("logit_normal",)))] = 1.0
     """Spread of the logit-normal distribution: larger puts more weight on both ends."""
     shift: Annotated[float | None, Field(gt=0)] = None

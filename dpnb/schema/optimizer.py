@@ -18,11 +18,11 @@ class AdamW(Section):
     type: Literal["adamw"] = "adamw"
     """Optimizer algorithm."""
     lr: LearningRate = 1e-3
-    """Base learning rate."""
+    """Learning rate: how far one step moves the weights; around 1e-4 for an adapter, 1e-5 for a whole model."""
     betas: Betas = [0.9, 0.999]
-    """Decay rates of the running averages of gradient and squared gradient."""
+    """How slowly the running averages of the gradient and of its square forget, as [beta1, beta2]."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decoupled weight decay; biases and norms are never decayed."""
+    """How strongly weights are pulled towards 0 (decoupled weight decay); biases and norms are left alone."""
     eps: Annotated[float, Field(gt=0), Ui(advanced=True)] = 1e-8
     """Added to the denominator for numerical stability."""
 
@@ -33,11 +33,11 @@ class AdamW8bit(Section):
     type: Literal["adamw8bit"] = "adamw8bit"
     """Optimizer algorithm."""
     lr: LearningRate = 1e-3
-    """Base learning rate."""
+    """Learning rate: how far one step moves the weights; around 1e-4 for an adapter, 1e-5 for a whole model."""
     betas: Betas = [0.9, 0.999]
-    """Decay rates of the running averages of gradient and squared gradient."""
+    """How slowly the running averages of the gradient and of its square forget, as [beta1, beta2]."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decoupled weight decay; biases and norms are never decayed."""
+    """How strongly weights are pulled towards 0 (decoupled weight decay); biases and norms are left alone."""
     eps: Annotated[float, Field(gt=0), Ui(advanced=True)] = 1e-8
     """Added to the denominator for numerical stability."""
 
@@ -48,11 +48,11 @@ class Sgd(Section):
     type: Literal["sgd"] = "sgd"
     """Optimizer algorithm."""
     lr: LearningRate = 1e-3
-    """Base learning rate."""
+    """Learning rate: how far one step moves the weights; around 1e-4 for an adapter, 1e-5 for a whole model."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Momentum factor."""
+    """Share of the last step that is carried over into the next; 0.9 is usual, 0 carries nothing over."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """L2 penalty; biases and norms are never decayed."""
+    """How strongly weights are pulled towards 0 (L2 penalty); biases and norms are left alone."""
 
 
 OPTIMIZERS: tuple[type[Section], ...] = (AdamW, AdamW8bit, Sgd)

@@ -6,9 +6,11 @@ option that would have no effect. Rules see schema objects only: no file is open
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from stat import S_ISDIR
 
 from dpnb.errors import Loc, Problem
 from dpnb.schema.base import PathKind, Section, ui_of, walk
@@ -39,20 +41,17 @@ def _saves_something(t: Training) -> Iterator[Problem]:
 
 def _partition_matches_stages(t: Training) -> Iterator[Problem]:
     if t.partition_method != "manual":
-        if t.partition_split is not None:
-            yield _warning(
-                ("partition_split",), "has no effect.", "Set partition_method = 'manual' or remove partition_split."
-            )
         return
     split = t.partition_split or []
+    loc = ("partition_method" if t.partition_split is None else "partition_split",)
     if len(split) != t.pipeline_stages - 1:
         yield _error(
-            ("partition_split",),
-            f"holds {len(split)} layer numbers, but {t.pipeline_stages} stages need {t.pipeline_stages - 1}.",
-            "Give the first layer of each further stage.",
+            loc,
+            f"{len(split)} layer numbers in partition_split do not fit pipeline_stages = {t.pipeline_stages}.",
+            f"Give the first layer of each further stage, {t.pipeline_stages - 1} in all.",
         )
     elif any(b <= a for a, b in pairwise(split)):
-        yield _error(("partition_split",), f"{split} does not rise.", "Sort the layer numbers, without repeats.")
+        yield _error(loc, f"{split} does not rise.", "Sort the layer numbers, without repeats.")
 
 
 def _family_takes_adapter(t: Training) -> Iterator[Problem]:
@@ -72,9 +71,11 @@ def _evaluation_has_data(t: Training) -> Iterator[Problem]:
     if not t.eval_datasets:
         for key in schedule:
             if getattr(t, key) is not None:
-                yield _warning((key,), "has no effect without eval_datasets.", "Add eval_datasets or remove it.")
+                yield _warning(
+                    (key,), "has no effect without eval_datasets.", "Add eval_datasets, or remove this key."
+                )
     elif all(getattr(t, key) is None for key in schedule) and not t.eval_before_first_step:
-        yield _warning(("eval_datasets",), "are never used.", "Set eval_every_n_epochs or eval_every_n_steps.")
+        yield _warning(("eval_datasets",), "is never used.", "Set eval_every_n_epochs or eval_every_n_steps.")
     names = [item.name for item in t.eval_datasets]
     for position, name in enumerate(names):
         if name in names[:position]:
@@ -92,9 +93,10 @@ def _one_key_wins(t: Training) -> Iterator[Problem]:
     for winner, loser in pairs:
         if getattr(t, winner) is not None and getattr(t, loser) is not None:
             yield _warning((loser,), f"has no effect because {winner} is set.", "Remove one of the two.")
-    if t.force_constant_lr is not None and (t.warmup_steps or t.lr_scheduler != "constant"):
-        key = "warmup_steps" if t.warmup_steps else "lr_scheduler"
-        yield _warning((key,), "has no effect because force_constant_lr is set.", "Remove one of the two.")
+    if t.force_constant_lr is not None:
+        for key, is_set in (("warmup_steps", t.warmup_steps > 0), ("lr_scheduler", t.lr_scheduler != "constant")):
+            if is_set:
+                yield _warning((key,), "has no effect because force_constant_lr is set.", "Remove one of the two.")
     if t.model.shift is not None and t.model.flux_shift:
         yield _warning(("model", "flux_shift"), "has no effect because shift is set.", "Remove one of the two.")
 
@@ -103,24 +105,38 @@ def _storage_fits_computation(t: Training) -> Iterator[Problem]:
     if t.model.dtype == "float32" and t.model.transformer_dtype not in (None, "float32"):
         yield _error(
             ("model", "transformer_dtype"),
-            f"'{t.model.transformer_dtype}' weights cannot be computed with in float32.",
-            "Set model.dtype to the same, or remove transformer_dtype.",
+            f"weights in '{t.model.transformer_dtype}' do not go together with dtype = 'float32'.",
+            "Set dtype to the same, or remove transformer_dtype.",
         )
 
 
 def _full_finetune_needs_precision(t: Training) -> Iterator[Problem]:
-    storage = t.model.transformer_dtype or t.model.dtype
-    if t.adapter is None and storage == "float16":
-        yield _error(
-            ("model", "dtype"), "'float16' weights cannot be trained as a whole.", "Use 'bfloat16' or 'float32'."
-        )
+    key = "dtype" if t.model.transformer_dtype is None else "transformer_dtype"
+    if t.adapter is None and getattr(t.model, key) == "float16":
+        yield _error(("model", key), "'float16' weights cannot be trained as a whole.", "Use 'bfloat16' or 'float32'.")
 
 
-def _reentrant_needs_checkpointing(t: Training) -> Iterator[Problem]:
-    if t.reentrant_activation_checkpointing and not t.activation_checkpointing:
-        yield _warning(
-            ("reentrant_activation_checkpointing",), "has no effect.", "Set activation_checkpointing = true as well."
-        )
+def _every_key_counts(t: Training) -> Iterator[Problem]:
+    yield from _without_effect(t)
+
+
+def _without_effect(section: Section, loc: Loc = ()) -> Iterator[Problem]:
+    """Keys that were set although another key switches them off (`Ui.when`), here and in the sections below."""
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from _without_effect(value, (*loc, name))
+        when = ui_of(info).when
+        if when is None or value == info.get_default(call_default_factory=True):
+            continue
+        sibling, allowed = when
+        if getattr(section, sibling) in allowed:
+            continue
+        if None in allowed:
+            yield _warning((*loc, name), f"has no effect because {sibling} is set.", "Remove one of the two.")
+        else:
+            choices = " or ".join(str(a).lower() if isinstance(a, bool) else f"'{a}'" for a in allowed)
+            yield _warning((*loc, name), "has no effect.", f"Set {sibling} = {choices}, or remove {name}.")
 
 
 def _sampling_happens(t: Training) -> Iterator[Problem]:
@@ -128,7 +144,9 @@ def _sampling_happens(t: Training) -> Iterator[Problem]:
     if s is None:
         return
     if s.every_n_steps is None and s.every_n_epochs is None and not s.before_first_step:
-        yield _warning(("sample",), "only samples at the end.", "Set sample.every_n_steps or sample.every_n_epochs.")
+        yield _warning(
+            ("sample",), "draws pictures only at the end of the run.", "Set every_n_steps or every_n_epochs."
+        )
     rounding = FACTS[t.model.type].rounding_px
     places = [(("sample",), s), *((("sample", "prompts", i), p) for i, p in enumerate(s.prompts))]
     for loc, where in places:
@@ -155,7 +173,7 @@ TRAINING_RULES: tuple[Callable[[Training], Iterator[Problem]], ...] = (
     _one_key_wins,
     _storage_fits_computation,
     _full_finetune_needs_precision,
-    _reentrant_needs_checkpointing,
+    _every_key_counts,
     _sampling_happens,
 )
 
@@ -164,12 +182,7 @@ TRAINING_RULES: tuple[Callable[[Training], Iterator[Problem]], ...] = (
 
 
 def _has_sizes(s: DirectorySettings, loc: Loc) -> Iterator[Problem]:
-    if s.size_buckets is not None:
-        if s.resolutions is not None:
-            yield _warning(
-                (*loc, "resolutions"), "has no effect because size_buckets is set.", "Remove one of the two."
-            )
-    elif not s.resolutions:
+    if s.size_buckets is None and not s.resolutions:
         yield _error((*loc, "resolutions"), "is missing.", "Say the sizes to train at, such as resolutions = [512].")
 
 
@@ -193,24 +206,40 @@ def _aspect_ratios_complete(s: DirectorySettings, loc: Loc) -> Iterator[Problem]
         yield _error((*loc, "min_ar"), f"{s.min_ar} is above max_ar {s.max_ar}.", "Swap the two.")
 
 
+DATASET_RULES: tuple[Callable[[DirectorySettings, Loc], Iterator[Problem]], ...] = (
+    _has_sizes,
+    _aspect_ratios_complete,
+    _without_effect,
+)
+
+
 def check_dataset(dataset: Dataset) -> list[Problem]:
-    """All rules of the dataset file; what a folder inherits is reported once, at the top."""
+    """All rules of the dataset file; what a folder inherits is reported once, at the top.
+
+    diffusion-pipe wants sizes at the top even when every folder has its own; here each folder needs them. So an error
+    at the top counts when a folder inherits it, and a key at the top is without effect when it is so in every folder.
+    """
     found: list[Problem] = []
     top = DirectorySettings.model_construct(**{k: getattr(dataset, k) for k in DirectorySettings.model_fields})
-    for rule in (_has_sizes, _aspect_ratios_complete):
+    for rule in DATASET_RULES:
         at_top = list(rule(top, ()))
+        said_at_top = {(problem.loc[-1], problem.message) for problem in at_top}
+        inherited: list[set[tuple[str | int, str]]] = []
         below: list[Problem] = []
         for position, directory in enumerate(dataset.directory):
-            own = set(directory.model_fields_set)
-            for problem in rule(settings_of(dataset, directory), ("directory", position)):
-                inherited = any(p.message == problem.message for p in at_top)
-                if not inherited or problem.loc[-1] in own:
+            own = {name for name in DirectorySettings.model_fields if getattr(directory, name) is not None}
+            problems = list(rule(settings_of(dataset, directory), ("directory", position)))
+            inherited.append({(p.loc[-1], p.message) for p in problems if p.loc[-1] not in own} & said_at_top)
+            for problem in problems:
+                # A key at the top that this folder alone overrules is no fault of either.
+                news = problem.severity == "error" and (problem.loc[-1], problem.message) not in said_at_top
+                if problem.loc[-1] in own or news:
                     below.append(problem)
-        # diffusion-pipe wants sizes at the top even when every folder has its own; here each folder needs them.
-        every_folder_fine = not below and all(
-            not list(rule(settings_of(dataset, directory), ())) for directory in dataset.directory
-        )
-        found += below if every_folder_fine else [*at_top, *below]
+        for problem in at_top:
+            counts = any if problem.severity == "error" else all
+            if counts((problem.loc[-1], problem.message) in folder for folder in inherited):
+                found.append(problem)
+        found += below
     return found
 
 
@@ -234,31 +263,53 @@ def check_paths(section: Section) -> list[Problem]:
 
 def check_path(loc: Loc, value: str, kind: PathKind) -> list[Problem]:
     """What is wrong with one path. Relative paths count from the working directory, as diffusion-pipe's do."""
-    path = Path(value)
+    wanted = {"dir": "folder", "file": "file", "output_dir": "folder"}[kind]
+    if not value:
+        return [Problem("error", "path", loc, "must not be empty.", f"Name a {wanted}.")]
+    # A message stays on one line, whatever the path holds.
+    shown = f"'{value}'" if value.isprintable() else repr(value)
+    found = kind_of_path(value)
     if kind == "output_dir":
-        message = _not_creatable(path)
-    elif kind == "dir":
-        message = "" if path.is_dir() else f"'{value}' is not a folder." if path.exists() else _missing(value)
-    else:
-        message = "" if path.is_file() else f"'{value}' is not a file." if path.exists() else _missing(value)
-    return [Problem("error", "path", loc, message, _what_to_do(value))] if message else []
+        obstacle = _in_the_way(Path(value))
+        if not obstacle:
+            return []
+        return [Problem("error", "path", loc, f"{shown} cannot be created: {obstacle}.", "Name another folder.")]
+    if found == kind:
+        return []
+    if found in ("dir", "file"):
+        return [Problem("error", "path", loc, f"{shown} is not a {wanted}.", f"Name a {wanted}.")]
+    message = f"{shown} cannot be read: {found}." if found else f"{shown} does not exist."
+    return [Problem("error", "path", loc, message, _what_to_do(value))]
 
 
-def _missing(value: str) -> str:
-    return f"'{value}' does not exist."
+def kind_of_path(value: Path | str) -> str:
+    """What stands at a path: "dir", "file", an empty text for nothing, or why that cannot be told."""
+    try:
+        return "dir" if S_ISDIR(Path(value).stat().st_mode) else "file"
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:  # no permission, a name that is too long, links in a circle
+        return error.strerror or str(error)
+    except ValueError:  # a zero byte
+        return "it holds a zero byte"
 
 
-def _not_creatable(path: Path) -> str:
-    """Why the folder cannot be made, or an empty string: some ancestor is a file."""
-    ancestor = next((p for p in (path, *path.parents) if p.exists()), None)
-    if ancestor is not None and not ancestor.is_dir():
-        return f"'{path}' cannot be created: '{ancestor}' is a file."
+def _in_the_way(path: Path) -> str:
+    """Why the folder cannot be made, or an empty text: some ancestor is a file, or cannot be looked at."""
+    for ancestor in (path, *path.parents):
+        found = kind_of_path(ancestor)
+        if found:
+            return "" if found == "dir" else f"'{ancestor}' is a file" if found == "file" else found
     return ""
 
 
 def _what_to_do(value: str) -> str:
-    if value == "":
-        return "Name a path."
+    if value.startswith("~"):
+        return f"'~' is not expanded in a TOML file: write the full path, such as '{os.path.expanduser(value)}'."  # noqa: PTH111 - Path.expanduser raises for an unknown user
+    if "$" in value:
+        return "Variables are not expanded in a TOML file: write the full path."
+    if "\\" in value and os.sep == "/":
+        return "Folders are separated by / here: write the path with / instead of \\ (under WSL, C: is /mnt/c)."
     if not Path(value).is_absolute():
         return f"Relative paths count from the working directory ({Path.cwd()}): correct it, or write the full path."
     return "Correct the path."

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from dpnb.schema.base import Section, Ui
+from dpnb.schema.base import Section, Ui, texts_as_tables
+
+LARGEST_SEED = 2**63 - 1  # the largest whole number of TOML
 
 
 class Prompt(Section):
@@ -20,12 +22,17 @@ class Prompt(Section):
     """Width of this picture."""
     height: Annotated[int | None, Field(ge=16), Ui(unit="px", advanced=True)] = None
     """Height of this picture."""
-    seed: Annotated[int | None, Field(ge=0), Ui(advanced=True)] = None
+    seed: Annotated[int | None, Field(ge=0, le=LARGEST_SEED), Ui(advanced=True)] = None
     """Seed of this picture's noise; unset means the table's seed plus the prompt's position."""
     steps: Annotated[int | None, Field(ge=1), Ui(advanced=True)] = None
     """Denoising steps of this picture."""
     guidance: Annotated[float | None, Field(ge=0), Ui(advanced=True)] = None
     """Guidance of this picture."""
+
+    @classmethod
+    def of_text(cls, text: str) -> dict[str, Any]:
+        """A bare text is the prompt."""
+        return {"text": text}
 
 
 class Sampling(Section):
@@ -49,12 +56,10 @@ class Sampling(Section):
     """Guidance (the distilled one for models that have it)."""
     true_cfg: Annotated[float, Field(ge=1), Ui(advanced=True)] = 1.0
     """Classifier-free guidance with a negative prompt: above 1 doubles the time."""
-    seed: Annotated[int, Field(ge=0)] = 42
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 42
     """Seed of the noise; prompt number i uses seed + i, the same at every step."""
 
     @field_validator("prompts", mode="before")
     @classmethod
     def _texts_are_prompts(cls, value: Any) -> Any:  # noqa: ANN401 - anything that a TOML file can hold
-        if isinstance(value, list):
-            return [{"text": item} if isinstance(item, str) else item for item in value]
-        return value
+        return texts_as_tables(value, Prompt)

@@ -6,12 +6,13 @@ The order of the fields is the order of a written file and of a form. What is no
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
 from dpnb.schema.adapter import Adapter
-from dpnb.schema.base import Dtype, InputFile, OutputDir, Section, Ui
+from dpnb.schema.base import Dtype, InputFile, OutputDir, Section, Ui, texts_as_tables
 from dpnb.schema.model import Model
 from dpnb.schema.optimizer import Optimizer
 from dpnb.schema.sample import Sampling
@@ -21,13 +22,22 @@ ResolutionBatch: TypeAlias = Annotated[list[Count], Field(min_length=2, max_leng
 BatchSize: TypeAlias = Count | Annotated[list[ResolutionBatch], Field(min_length=1)]
 
 
+LARGEST_SEED = 2**32 - 1  # what is derived from it for each step and rank has to fit into 64 bits
+
+
 class EvalDataset(Section):
     """Held-out pictures on which the loss is measured."""
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w.\- ]+$")]
-    """Name of the set; its curves are called <name>/loss."""
+    """Name of the set, of letters, digits, spaces, dots, - and _; its curves are called <name>/loss."""
     config: InputFile
     """Dataset file of the set."""
+
+    @classmethod
+    def of_text(cls, text: str) -> dict[str, Any]:
+        """A bare path is a set named after its file, the short form that diffusion-pipe documents."""
+        name = text.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".toml")
+        return {"name": re.sub(r"[^\w.\- ]", "_", name) or "_", "config": text}
 
 
 class Training(Section):
@@ -41,16 +51,17 @@ class Training(Section):
     """Passes over the dataset."""
     max_steps: Annotated[Count | None, Ui(unit="steps")] = None
     """Stop after this many optimizer steps, if the epochs have not ended before."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     """Seed of everything random: adapter weights, order, noise and timesteps. The same seed gives the same losses."""
     micro_batch_size_per_gpu: BatchSize = 1
     """Examples in one forward pass on one GPU, or [resolution, examples] pairs such as [[512, 4], [1024, 1]]."""
     image_micro_batch_size_per_gpu: Annotated[BatchSize | None, Ui(advanced=True)] = None
-    """The same for pictures alone, where pictures and clips are mixed."""
+    """Pictures in one forward pass on one GPU, where pictures and clips are mixed; unset means
+    micro_batch_size_per_gpu."""
     gradient_accumulation_steps: Count = 1
-    """Micro-batches in one optimizer step."""
+    """Micro-batches added up for one optimizer step: a larger batch without more memory."""
     gradient_clipping: Annotated[float, Field(ge=0)] = 1.0
-    """Largest norm of the gradient; 0 turns clipping off."""
+    """A gradient longer than this is cut to this length, so that one bad batch does little harm; 0 turns that off."""
     pipeline_stages: Count = 1
     """How many GPUs one copy of the model is spread over; the rest of the GPUs hold further copies."""
     partition_method: Annotated[str, Field(pattern=r"^(parameters|uniform|manual|type:.+)$"), Ui(advanced=True)] = (
@@ -78,7 +89,7 @@ class Training(Section):
     smooth_l1_beta: Annotated[float | None, Field(ge=0), Ui(advanced=True)] = None
     """Use the smooth L1 loss with this threshold instead of the squared error."""
     uncond_fraction: Annotated[float, Field(ge=0, le=1), Ui(advanced=True)] = 0.0
-    """Share of examples that are trained with an empty caption, for classifier-free guidance."""
+    """Share of examples (0 to 1) that are trained with an empty caption, for classifier-free guidance."""
     caching_batch_size: Annotated[Count, Ui(advanced=True)] = 1
     """Pictures or captions encoded at a time while the cache is filled."""
     map_num_proc: Annotated[Count | None, Ui(advanced=True)] = None
@@ -107,7 +118,7 @@ class Training(Section):
     eval_micro_batch_size_per_gpu: Annotated[BatchSize | None, Ui(group="Evaluation", advanced=True)] = None
     """Examples in one forward pass of an evaluation; unset means micro_batch_size_per_gpu."""
     eval_image_micro_batch_size_per_gpu: Annotated[BatchSize | None, Ui(group="Evaluation", advanced=True)] = None
-    """The same for pictures alone."""
+    """Pictures in one forward pass of an evaluation, where pictures and clips are mixed."""
     eval_gradient_accumulation_steps: Annotated[Count, Ui(group="Evaluation", advanced=True)] = 1
     """Micro-batches in one batch of an evaluation."""
 
@@ -136,15 +147,7 @@ class Training(Section):
     @field_validator("eval_datasets", mode="before")
     @classmethod
     def _paths_are_datasets(cls, value: Any) -> Any:  # noqa: ANN401 - anything that a TOML file can hold
-        """A bare path is a set named after its file, the short form that diffusion-pipe documents."""
-        if isinstance(value, list):
-            return [
-                {"name": item.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".toml"), "config": item}
-                if isinstance(item, str)
-                else item
-                for item in value
-            ]
-        return value
+        return texts_as_tables(value, EvalDataset)
 
 
 def batch_size_for(setting: int | list[list[int]], width_px: int, height_px: int) -> int:

@@ -1,0 +1,204 @@
+"""The mechanism under every table: strictness, help, markers, unions, short forms, inheritance."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, ValidationError
+
+from dpnb.schema import AdamW, Dataset, Directory, DirectorySettings, Prompt, Section, Sgd, Training, Ui, settings_of
+from dpnb.schema.base import InputFile, one_of, section_types, sections_below, tag_of, texts_as_tables, ui_of, walk
+from dpnb.schema.model import FACTS, MODELS
+from dpnb.schema.training import EvalDataset, batch_size_for
+from dpnb.toml_words import _help
+
+
+def all_sections() -> list[type[Section]]:
+    """Every section that a file can hold."""
+    found: list[type[Section]] = [Training, Dataset]
+    for section in found:
+        for info in section.model_fields.values():
+            found += [below for below in sections_below(info.annotation) if below not in found]
+    return found
+
+
+FIELDS = [(section, name) for section in all_sections() for name in section.model_fields]
+NAMES = [f"{section.__name__}.{name}" for section, name in FIELDS]
+
+
+class One(Section):
+    type: Literal["one"] = "one"
+    file: Annotated[InputFile | None, Ui(advanced=True)] = None
+
+
+class Two(Section):
+    type: Literal["two"] = "two"
+    number: Annotated[float, Field(ge=0)] = 0.5
+
+
+class Whole(Section):
+    part: one_of(One, Two)
+    parts: list[one_of(One, Two)] = []
+    single: One | None = None
+    size: Annotated[int, Ui(unit="px", group="a"), Ui(unit="m")] = 1
+
+
+# --- the schema itself -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("section", "name"), FIELDS, ids=NAMES)
+def test_every_key_has_help_that_reads_well_alone(section, name):
+    info = section.model_fields[name]
+    text = info.description
+    assert text, "a key without help"
+    assert text[0].isupper()
+    assert text.endswith(".")
+    for words in (text, _help(info)):
+        for left, right in ("()", "[]", "<>"):
+            if "->" not in words:
+                assert words.count(left) == words.count(right), f"cut badly: {words}"
+    assert _help(info).startswith("(Meaning: ")
+    assert _help(info).endswith(".)")
+    assert not text.startswith("The same"), "refers to another key's help"
+
+
+@pytest.mark.parametrize(("section", "name"), FIELDS, ids=NAMES)
+def test_a_marker_names_a_sibling_and_values_it_can_have(section, name):
+    when = ui_of(section.model_fields[name]).when
+    if when is not None:
+        sibling, allowed = when
+        assert sibling in section.model_fields
+        assert allowed
+
+
+def test_tags_are_unique_and_every_family_has_facts():
+    assert {tag_of(model) for model in MODELS} == set(FACTS)
+    for section in all_sections():
+        for info in section.model_fields.values():
+            tags = [tag_of(kind) for kind in section_types(info.annotation) if tag_of(kind)]
+            assert len(set(tags)) == len(tags)
+
+
+def test_a_folder_may_say_every_general_key_for_itself():
+    assert set(Directory.model_fields) == {"path", *DirectorySettings.model_fields}
+    folder = Directory(path="x")
+    assert all(getattr(folder, name) is None for name in DirectorySettings.model_fields)
+    for name, info in DirectorySettings.model_fields.items():
+        assert Directory.model_fields[name].description == info.description
+        assert ui_of(Directory.model_fields[name]).when == ui_of(info).when
+
+
+def test_settings_of_a_folder_are_its_own_then_the_files():
+    dataset = Dataset(
+        resolutions=[512],
+        num_repeats=2,
+        skip_empty_caption=True,
+        directory=[Directory(path="a"), Directory(path="b", resolutions=[64], skip_empty_caption=False)],
+    )
+    first, second = (settings_of(dataset, folder) for folder in dataset.directory)
+    assert (first.resolutions, first.num_repeats, first.skip_empty_caption) == ([512], 2, True)
+    assert (second.resolutions, second.num_repeats, second.skip_empty_caption) == ([64], 2, False)
+
+
+# --- strictness ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "values"),
+    [
+        (AdamW, {"lr": True}),
+        (AdamW, {"lr": "1"}),
+        (AdamW, {"lr": float("inf")}),
+        (AdamW, {"lr": float("nan")}),
+        (AdamW, {"betas": (0.9, 0.99)}),
+        (AdamW, {"lrr": 1.0}),
+        (AdamW, {"type": "sgd"}),
+        (Prompt, {"text": 1}),
+        (Prompt, {"text": "x", "seed": 1.0}),
+        (Prompt, {"text": "x", "seed": True}),
+        (Prompt, {"text": "x", "seed": 2**63}),
+        (Directory, {"path": "x", "num_repeats": float("inf")}),
+        (Directory, {"path": "x", "num_repeats": True}),
+        (Directory, {"path": "x", "enable_ar_bucket": 1}),
+    ],
+)
+def test_nothing_is_guessed(cls, values):
+    with pytest.raises(ValidationError):
+        cls(**values)
+
+
+def test_a_whole_number_is_a_number_and_assignment_is_checked():
+    optimizer = AdamW(lr=1)
+    assert optimizer.lr == 1.0
+    with pytest.raises(ValidationError):
+        optimizer.lr = "high"
+    assert optimizer.lr == 1.0
+
+
+def test_defaults_are_not_shared():
+    first, second = AdamW(), AdamW()
+    first.betas.append(0.5)
+    assert second.betas == [0.9, 0.999]
+
+
+def test_every_training_seed_fits_what_the_trainer_makes_of_it():
+    largest = next(m.le for m in Training.model_fields["seed"].metadata if hasattr(m, "le"))
+    # trainer/checkpoint.py, seed_step: torch takes 64 bits.
+    assert (largest * 1_000_003 + 10**9) * 4099 + 4098 < 2**64
+
+
+# --- the mechanism ---------------------------------------------------------------------------------------------------
+
+
+def test_sections_of_an_annotation():
+    fields = Whole.model_fields
+    assert section_types(fields["part"].annotation) == [One, Two]
+    assert section_types(fields["parts"].annotation) == []
+    assert sections_below(fields["parts"].annotation) == [One, Two]
+    assert sections_below(fields["single"].annotation) == [One]
+    assert sections_below(fields["size"].annotation) == []
+    assert (tag_of(One), tag_of(Whole)) == ("one", None)
+    assert one_of(One) is One
+
+
+def test_markers_merge_and_the_outer_one_wins():
+    assert ui_of(One.model_fields["file"]) == Ui(path="file", advanced=True)
+    assert ui_of(Whole.model_fields["size"]) == Ui(unit="m", group="a")
+
+
+def test_walk_visits_every_leaf():
+    whole = Whole(part=Two(), parts=[One(file="x"), Two(number=3)])
+    assert [(loc, value) for loc, _, value in walk(whole)] == [
+        (("part", "type"), "two"),
+        (("part", "number"), 0.5),
+        (("parts", 0, "type"), "one"),
+        (("parts", 0, "file"), "x"),
+        (("parts", 1, "type"), "two"),
+        (("parts", 1, "number"), 3.0),
+        (("single",), None),
+        (("size",), 1),
+    ]
+
+
+def test_short_forms():
+    assert texts_as_tables(["a", {"text": "b"}, 1], Prompt) == [{"text": "a"}, {"text": "b"}, 1]
+    assert texts_as_tables(["a"], Sgd) == ["a"]
+    assert texts_as_tables("a", Prompt) == "a"
+    assert EvalDataset.of_text("data/my set (2).toml") == {"name": "my set _2_", "config": "data/my set (2).toml"}
+    assert EvalDataset.of_text("C:\\data\\x.toml") == {"name": "x", "config": "C:\\data\\x.toml"}
+    for text in ("", "/", ".toml", "\n"):
+        EvalDataset(**EvalDataset.of_text(text))
+
+
+@pytest.mark.parametrize(
+    ("setting", "width", "height", "expected"),
+    [
+        (3, 512, 512, 3),
+        ([[512, 4], [1024, 1]], 512, 600, 4),
+        ([[512, 4], [1024, 1]], 1024, 768, 1),
+        ([[512, 4]], 9, 9, 4),
+    ],
+)
+def test_batch_size_of_a_bucket(setting, width, height, expected):
+    assert batch_size_for(setting, width, height) == expected
