@@ -6,7 +6,7 @@ files agree on; those of the tiny model are what `dpnb demo` shows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dpnb.schema.adapter import LoraAdapter
@@ -27,8 +27,8 @@ TINY_SAMPLER_STEPS = 24
 TINY_TRIGGER = "zorbi"
 TINY_PROMPTS = (
     "a zorbi on a white background",
-    "a large zorbi on a blue background",
-    "a small zorbi on the left on a pink background",
+    "a zorbi on a blue background",
+    "a zorbi on a pink background",
     "a red circle on a white background",
 )
 
@@ -87,9 +87,9 @@ def tiny_lora(
 
 def flux_lora(
     *,
-    model_dir: Path | str,
-    pictures: Path | str,
-    output_dir: Path | str,
+    model_dir: Path | str = "models/FLUX.1-dev",
+    pictures: Path | str = "pictures",
+    output_dir: Path | str = "runs",
     dataset_toml: Path | str = "dataset.toml",
     prompts: Sequence[str] = (),
     trigger_word: str = "",
@@ -139,3 +139,7 @@ def flux_lora(
 def _sides(side_px: int) -> list[int | float]:
     """One resolution, typed as the schema has it (lists are invariant)."""
     return [side_px]
+
+
+PRESETS: dict[str, Callable[[], tuple[Training, Dataset]]] = {"flux": flux_lora}
+"""What `TrainingForm(name)` starts from, by family: presets whose every argument has a default."""

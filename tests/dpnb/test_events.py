@@ -90,7 +90,7 @@ def test_a_file_cut_at_random_bytes_gives_every_event_once(tmp_path):
     data = whole.read_bytes()
     growing = tmp_path / "run" / "events.out.tfevents.1.x"
     growing.parent.mkdir()
-    reader, seen, rng = Reader(growing.parent), [], random.Random(0)  # noqa: S311
+    reader, seen, rng = Reader(growing.parent), [], random.Random(0)
     with growing.open("ab") as file:
         at = 0
         while at < len(data):
@@ -114,7 +114,7 @@ def test_a_file_that_stays_torn_keeps_what_is_whole(tmp_path, cut):
 
 
 def test_noise_ends_its_own_file_only(tmp_path):
-    rng = random.Random(1)  # noqa: S311
+    rng = random.Random(1)
     first = write(tmp_path, [scalar("a", step, 0.0) for step in range(5)])
     with first.open("ab") as file:
         file.write(rng.randbytes(5000))

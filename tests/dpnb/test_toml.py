@@ -774,7 +774,7 @@ def mutated(text: str, chance: random.Random) -> str:
 
 @pytest.mark.parametrize(("cls", "seed"), [(Training, 1), (Dataset, 2)])
 def test_any_text_loads_or_says_why_not(folder, cls, seed):
-    chance = random.Random(seed)  # noqa: S311 - the same faults each time
+    chance = random.Random(seed)
     full = {
         Training: GENERAL + "micro_batch_size_per_gpu = [[512, 4], [1024, 1]]\n"
         "eval_datasets = ['dataset.toml', {name = 'b', config = 'dataset.toml'}]\n" + MODEL + ADAPTER + OPTIMIZER

@@ -1,0 +1,277 @@
+"""Line charts over growing series; the only module that imports bqplot, and that only when a chart is first made.
+
+A chart keeps whole series (dpnb.runs.events.Series) and shows at most 500 points of each, chosen so that spikes
+survive. With smoothing, the raw values stand pale behind a debiased moving average. Nothing here reads files or knows
+tags (monitor.py does); one thread owns a chart, and what a person clicks only sets flags that this thread obeys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dpnb.runs.events import Points, Series, smoothed
+from dpnb.widgets.look import Look, close_tree, escape
+
+Floats = npt.NDArray[np.float64]
+
+MAX_POINTS = 500
+VALUES_IN_LEGEND = 4
+SMALL = 2e-3
+# Okabe and Ito's palette, the members that are readable on white and on black.
+COLOURS = ("#3d8fd1", "#e08214", "#1a9e77", "#cc6fa6", "#8c7ae6", "#b59a1c")
+PALE = 0.3
+FEWEST_TICKS, MOST_TICKS = 3, 6
+MARGIN_PX = {"top": 8, "bottom": 26, "left": 52, "right": 14}
+
+
+def thin(steps: npt.NDArray[np.int64], values: Floats, limit: int = MAX_POINTS) -> tuple[Floats, Floats]:
+    """At most `limit` points that look like all of them: local extremes are kept (MinMaxLTTB)."""
+    if len(steps) > limit:
+        from tsdownsample import MinMaxLTTBDownsampler
+
+        chosen = MinMaxLTTBDownsampler().downsample(np.ascontiguousarray(values), n_out=limit)
+        steps, values = steps[chosen], values[chosen]
+    return steps.astype(np.float64), values.astype(np.float64)
+
+
+def drawable(values: Floats, *, log: bool) -> Floats:
+    """Values that bqplot can draw: infinity and, on a log axis, what is not positive become gaps.
+
+    A single one of them would make the path null, and the whole line and its axis vanish.
+    """
+    good = np.isfinite(values) & (values > 0 if log else True)
+    return np.where(good, values, np.nan)
+
+
+def round_ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """Three to six tick values between two numbers, 1, 2 or 5 times a power of ten apart; `whole` wants integers."""
+    if not low < high:
+        return [low]
+    unit = 10.0 ** np.floor(np.log10((high - low) / MOST_TICKS))
+    ticks: list[float] = []
+    for step in (50 * unit, 20 * unit, 10 * unit, 5 * unit, 2 * unit, unit):
+        if whole and step < 1:
+            break
+        first, last = int(np.ceil(low / step)), int(np.floor(high / step))
+        # Rounding takes away the tail of 3 * 0.1.
+        ticks = [round(number * step, 12) for number in range(first, last + 1)]
+        if len(ticks) >= FEWEST_TICKS:
+            break
+    return ticks or [low]
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Tick values of a log axis: whole decades, with 2 and 5 between them where there are few."""
+    if not (0 < low <= high):
+        return []
+    if high < 10 * low:
+        return round_ticks(low, high)
+    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    mantissas = (1, 2, 5) if last - first <= 2 else (1,)
+    ticks = [m * 10.0**e for e in range(first, last + 1) for m in mantissas]
+    return [tick for tick in ticks if low * 0.9 <= tick <= high * 1.1] or [low, high]
+
+
+@dataclass(slots=True)
+class _Curve:
+    """One named series with its marks."""
+
+    name: str
+    colour: str
+    line_style: str = "solid"
+    series: Series = field(default_factory=Series)
+    marks: list[Any] = field(default_factory=list)
+
+
+Lines = Sequence[tuple[_Curve, list[tuple[Floats, Floats]]]]
+"""Curves with what is drawn of each: (steps, values), raw first."""
+
+
+class LineChart:
+    """Named curves over steps in one figure, with a title and a legend above it.
+
+    `unit` stands in the title. `smoothing`, 0 to below 1, is the weight of the past in the moving average; at 0 only
+    the raw values are drawn. `log`: the y axis is logarithmic. Change either and call `draw`.
+    """
+
+    def __init__(self, title: str, *, unit: str = "", smoothing: float = 0.0, log: bool = False) -> None:
+        import bqplot
+
+        self._bqplot = bqplot
+        self.title, self.unit, self.smoothing, self.log = title, unit, smoothing, log
+        self._stale = self._rebuild = True
+        self._curves: dict[str, _Curve] = {}
+        self.look = Look()
+        self._head = self.look.html()
+        self._x_scale: Any = None
+        self._y_scale: Any = None
+        self._axes: list[Any] = []
+        self._figure: Any = None
+        self._panzoom: Any = None
+        self.widget = self.look.box((self._head,), "dpnb-cell", "dpnb-chart")
+
+    # --- data ----------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, points: Points) -> None:
+        """Append points to a curve, which is made when the name is new. Nothing is drawn yet."""
+        if name not in self._curves:
+            number = len(self._curves)
+            style = "solid" if number < len(COLOURS) else "dashed"
+            self._curves[name] = _Curve(name, COLOURS[number % len(COLOURS)], style)
+            self._rebuild = True
+        self._curves[name].series.extend(points)
+        self._stale = True
+
+    def set_mode(self, *, smoothing: float | None = None, log: bool | None = None) -> None:
+        """Change how it is drawn; takes effect at the next `draw`."""
+        if smoothing is not None and smoothing != self.smoothing:
+            self._rebuild |= bool(smoothing) != bool(self.smoothing)
+            self.smoothing = smoothing
+        if log is not None and log != self.log:
+            self._rebuild, self.log = True, log
+        self._stale = True
+
+    # --- drawing -------------------------------------------------------------------------------------------------
+
+    def draw(self) -> None:
+        """Send what has changed to the browser: one message for each line."""
+        if not self._stale:
+            return
+        drawn = [
+            (curve, [thin(curve.series.steps, v) for v in self._versions(curve)]) for curve in self._curves.values()
+        ]
+        lines = [(curve, [(x, drawable(y, log=self.log)) for x, y in versions]) for curve, versions in drawn]
+        points = [xy for _, versions in lines for xy in versions]
+        ticks = _ticks([x for x, _ in points], whole=True), _ticks([y for _, y in points], log=self.log)
+        if self._rebuild:
+            self._make_figure(lines, ticks)
+        else:
+            for curve, versions in lines:
+                for mark, (x, y) in zip(curve.marks, versions, strict=True):
+                    with mark.hold_sync():
+                        mark.x, mark.y = x, y
+            self._set_ticks(ticks)
+        self._head.value = self._head_html()
+        self._stale = self._rebuild = False
+
+    def _versions(self, curve: _Curve) -> list[Floats]:
+        raw = curve.series.values
+        return [raw, smoothed(raw, self.smoothing)] if self.smoothing else [raw]
+
+    def _set_ticks(self, ticks: tuple[list[float], list[float]]) -> None:
+        for axis, values in zip(self._axes, ticks, strict=True):
+            # Once a person has zoomed in, ticks for all of the data would stand outside of what is seen.
+            axis.tick_values = None if self._panzoom is not None else values
+        self._axes[1].tick_format = _small_numbers(ticks[1])
+
+    def _make_figure(self, lines: Lines, ticks: tuple[list[float], list[float]]) -> None:
+        """A new figure with its data in place: bqplot cannot draw an axis that joins a figure already on the screen
+        while data arrive for it."""
+        b = self._bqplot
+        zoomed, old = self._panzoom is not None, self._models()
+        self._x_scale, self._y_scale = b.LinearScale(), b.LogScale() if self.log else b.LinearScale()
+        scales = {"x": self._x_scale, "y": self._y_scale}
+        for curve, versions in lines:
+            opacities = [PALE, 1.0] if self.smoothing else [1.0]
+            curve.marks = [
+                b.Lines(
+                    x=x,
+                    y=y,
+                    scales=scales,
+                    colors=[curve.colour],
+                    opacities=[opacity],
+                    stroke_width=1.8,
+                    line_style=curve.line_style,
+                )
+                for (x, y), opacity in zip(versions, opacities, strict=True)
+            ]
+        x_axis = b.Axis(scale=self._x_scale, tick_values=ticks[0], tick_format="~s", grid_lines="none")
+        y_axis = b.Axis(scale=self._y_scale, side="left", tick_values=ticks[1], tick_format=_small_numbers(ticks[1]))
+        self._axes = [x_axis, y_axis]
+        self._figure = b.Figure(
+            marks=[mark for curve, _ in lines for mark in curve.marks],
+            axes=self._axes,
+            fig_margin=MARGIN_PX,
+            padding_y=0.06,
+            min_aspect_ratio=0.2,
+            max_aspect_ratio=20,
+            background_style={"fill-opacity": "0"},
+            display_toolbar=False,  # its buttons are icons alone
+            layout=self.look.layout,
+        )
+        self._panzoom = None
+        self.widget.children = (self._head, self._figure)
+        self.set_zoom(zoomed)
+        for model in old:
+            model.close()
+
+    def _models(self) -> list[Any]:
+        """Everything of the present figure."""
+        if self._figure is None:
+            return []
+        marks = list(self._figure.marks)
+        own = [self._figure.scale_x, self._figure.scale_y, self._x_scale, self._y_scale]
+        return [m for m in (self._panzoom, *marks, *self._axes, *own, self._figure) if m is not None]
+
+    def _head_html(self) -> str:
+        unit = f' <span class="dpnb-quiet">{escape(self.unit)}</span>' if self.unit else ""
+        curves = list(self._curves.values())
+        if len(curves) == 1:
+            return f'<b>{escape(self.title)}</b>{unit} <span class="dpnb-quiet">{_newest(curves[0])}</span>'
+        sets = {curve.name.rpartition(" ")[0] for curve in curves}
+        shared = sets.pop() if len(sets) == 1 else ""
+        values = len(curves) <= VALUES_IN_LEGEND
+        keys = " ".join(  # the line breaks between names, not inside them
+            f'<span><i style="border-top: 3px {curve.line_style} {curve.colour}"></i>'
+            f"{escape(curve.name.removeprefix(shared))} {_newest(curve) if values else ''}</span>"
+            for curve in curves
+        )
+        common = f' <span class="dpnb-quiet">{escape(shared)}</span>' if shared else ""
+        return f'<b>{escape(self.title)}</b>{unit}{common}<div class="dpnb-keys">{keys}</div>'
+
+    # --- zoom ----------------------------------------------------------------------------------------------------
+
+    def set_zoom(self, on: bool) -> None:
+        """Let a person drag and scroll the chart; off shows everything again and follows the newest point."""
+        self._stale |= on != (self._panzoom is not None)  # ticks are chosen anew
+        if on and self._panzoom is None and self._figure is not None:
+            self._panzoom = self._bqplot.PanZoom(scales={"x": [self._x_scale], "y": [self._y_scale]})
+            self._figure.interaction = self._panzoom
+        elif not on and self._panzoom is not None:
+            self._figure.interaction = None
+            self._panzoom.close()
+            self._panzoom = None
+            for scale in (self._x_scale, self._y_scale):
+                scale.min = scale.max = None
+
+    def close(self) -> None:
+        """Close every widget of the chart."""
+        inner = self._models()
+        close_tree(self.widget)
+        for model in inner:
+            model.close()
+        self.look.close()
+
+
+def _ticks(shown: list[Floats], *, log: bool = False, whole: bool = False) -> list[float]:
+    """Tick values for what is shown. bqplot's own are either crowded or not round."""
+    finite = np.concatenate([values[np.isfinite(values)] for values in shown]) if shown else np.empty(0)
+    if not len(finite):
+        return []
+    low, high = float(finite.min()), float(finite.max())
+    return decades(low, high) if log else round_ticks(low, high, whole=whole)
+
+
+def _newest(curve: _Curve) -> str:
+    """The last value of a curve."""
+    return f"{curve.series.values[-1]:.4g}" if len(curve.series) else ""
+
+
+def _small_numbers(ticks: list[float]) -> str:
+    """The d3 format of an axis: 0.25 as it is, 0.00002 as 2e-5, which is how a learning rate is written."""
+    return ".3~e" if ticks and 0 < max(map(abs, ticks)) < SMALL else "~g"

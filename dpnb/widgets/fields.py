@@ -1,0 +1,116 @@
+"""The table from kind of field to widget: exactly one row matches each field of the schema.
+
+A row says which arms of an annotation (shapes.py) it takes, with what `Ui` hint where arms alone do not tell, and how
+its control is built. To teach forms a new kind of field, add a row with `register`; a field that no row or two rows
+match is a `TypeError` that names it, and a test walks every field of the schema so that no such field is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from dpnb.schema.base import Section
+from dpnb.widgets import controls as c
+from dpnb.widgets.sections import NestedControl, SectionListControl
+from dpnb.widgets.shapes import Spec, shape_of
+
+Build = Callable[[c.Host, Spec], c.Control]
+Match = Callable[[Spec], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row: a name, the fields it takes, and what it builds."""
+
+    name: str
+    matches: Match
+    build: Build
+
+
+def _arms(*names: str, also: Match = lambda spec: True) -> Match:
+    wanted = frozenset(names)
+    return lambda spec: spec.shape.arms == wanted and also(spec) and (not spec.ui.secret or wanted != {"str"})
+
+
+def _text(codec: c.Codec) -> Build:
+    return lambda host, spec: c.TextControl(host, spec, codec)
+
+
+def _is_path(spec: Spec) -> bool:
+    return spec.ui.path is not None
+
+
+def _choices(host: c.Host, spec: Spec) -> c.Control:
+    return c.ChoiceControl(host, spec, [(str(value), value) for value in spec.shape.choices])
+
+
+def _yes_no_unset(host: c.Host, spec: Spec) -> c.Control:
+    return c.ChoiceControl(host, spec, [("yes", True), ("no", False)])
+
+
+_BOOL_OR_TEXT = (
+    c.Mode("no", lambda value: value is False, value=False),
+    c.Mode("yes", lambda value: value is True, value=True),
+    c.Mode("name", lambda value: not isinstance(value, bool), codec=c.WORDS),
+)
+_NAMES_OR_TEXT = (
+    c.Mode("several, with commas", lambda value: isinstance(value, list), codec=c.NAMES),
+    c.Mode("one text", lambda value: not isinstance(value, list), codec=c.WORDS),
+)
+
+TABLE: list[Kind] = [
+    Kind("secret", lambda s: s.ui.secret and s.shape.arms == {"str"}, c.SecretControl),
+    Kind("path", _arms("str", also=_is_path), _text(c.WORDS)),
+    Kind("suggested text", _arms("str", also=lambda s: bool(s.ui.suggestions) and not _is_path(s)), _text(c.WORDS)),
+    Kind("free text", _arms("str", also=lambda s: not s.ui.suggestions and not _is_path(s)), c.ProseControl),
+    Kind("integer", _arms("int"), _text(c.NUMBER)),
+    Kind("float", _arms("float"), _text(c.FLOAT)),
+    Kind("number", _arms("int", "float"), _text(c.NUMBER)),
+    Kind("yes or no", _arms("bool", also=lambda s: not s.shape.optional), c.CheckControl),
+    Kind("yes, no or not set", _arms("bool", also=lambda s: s.shape.optional), _yes_no_unset),
+    Kind("choice", _arms("choice"), _choices),
+    Kind("list of numbers", _arms("list[number]"), _text(c.NUMBERS)),
+    Kind("list of pairs", _arms("list[list[number]]"), _text(c.PAIRS)),
+    Kind("number or list of pairs", _arms("int", "list[list[number]]"), _text(c.NUMBER_OR_PAIRS)),
+    Kind("list of numbers or of pairs", _arms("list[number]", "list[list[number]]"), _text(c.NUMBERS_OR_PAIRS)),
+    Kind("list of text", _arms("list[str]"), _text(c.NAMES)),
+    Kind("text or list of text", _arms("str", "list[str]"), lambda h, s: c.EitherControl(h, s, _NAMES_OR_TEXT)),
+    Kind("yes, no or text", _arms("bool", "str"), lambda h, s: c.EitherControl(h, s, _BOOL_OR_TEXT)),
+    Kind("nested section", lambda s: s.shape.arms == {"section"}, NestedControl),
+    Kind("list of sections", lambda s: s.shape.arms == {"list[section]"}, SectionListControl),
+]
+
+
+def register(kind: Kind) -> None:
+    """Add a row for a kind of field that the table lacks."""
+    TABLE.append(kind)
+
+
+def kind_of(spec: Spec) -> Kind:
+    """The one row that takes a field. Raises `TypeError` when none or several do."""
+    rows = [kind for kind in TABLE if kind.matches(spec)]
+    if len(rows) == 1:
+        return rows[0]
+    where = f"{spec.owner.__name__}.{spec.name}"
+    what = " | ".join(sorted(spec.shape.arms))
+    if rows:
+        names = ", ".join(kind.name for kind in rows)
+        raise TypeError(
+            f"{where} ({what}) is taken by {len(rows)} kinds of widget: {names}. Make their rows exclude each other."
+        )
+    raise TypeError(f"no kind of widget takes {where} ({what}). Add one with dpnb.widgets.fields.register(Kind(...)).")
+
+
+def every_field(*roots: type[Section]) -> Iterator[Spec]:
+    """Every field of the given sections and of all sections below them, union members and list items included."""
+    seen: set[type[Section]] = set()
+    waiting = list(roots)
+    while waiting:
+        owner = waiting.pop(0)
+        if owner in seen:
+            continue
+        seen.add(owner)
+        for name, info in owner.model_fields.items():
+            yield Spec.of(owner, name, (name,))
+            waiting += shape_of(info.annotation).sections

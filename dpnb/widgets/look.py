@@ -1,0 +1,179 @@
+"""How every dpnb panel looks: one style sheet on JupyterLab's own colours, shared style objects, escaping, closing.
+
+Each ipywidget opens three models: itself, its Layout and its Style. `Look` makes one Layout and one Style of each
+kind for a whole panel, and all else is said by CSS classes: that keeps a form of sixty fields near seventy models.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from typing import Any
+
+import ipywidgets as w
+
+STYLE_SHEET = """<style>
+.dpnb { color: var(--jp-ui-font-color1); font-size: var(--jp-ui-font-size1); max-width: 1280px; overflow: visible; }
+.dpnb .jupyter-widgets { color: var(--jp-ui-font-color1); }
+.dpnb .widget-html, .dpnb .widget-html-content { line-height: 1.45; height: auto; margin: 0; overflow: visible;
+  font-size: var(--jp-ui-font-size1); }
+.dpnb h3 { font-size: 15px; font-weight: 600; margin: 0; color: var(--jp-ui-font-color0); }
+.dpnb h4 { font-size: 13px; font-weight: 600; margin: 10px 0 2px; color: var(--jp-ui-font-color1); }
+.dpnb .dpnb-quiet { color: var(--jp-ui-font-color2); }
+.dpnb .dpnb-hidden { display: none !important; }
+.dpnb .dpnb-bar { display: flex; flex-flow: row wrap; align-items: center; gap: 6px 12px; overflow: visible; }
+.dpnb .dpnb-bar > * { margin: 0; }
+.dpnb .dpnb-bar > .dpnb-spring { flex: 1 1 0; }
+.dpnb .dpnb-bar > .widget-checkbox { width: auto; }
+.dpnb .dpnb-bar > .widget-checkbox .widget-label-basic { width: auto; }
+.dpnb .dpnb-card { border: 1px solid var(--jp-border-color2); border-radius: 6px; padding: 12px 16px 14px;
+  margin: 0 0 12px; background: var(--jp-layout-color1); overflow: visible; }
+.dpnb .dpnb-card .dpnb-card { background: none; padding: 8px 12px 6px; margin: 6px 0; }
+.dpnb .jupyter-button { width: auto; min-width: 88px; padding: 0 12px; border-radius: 4px; margin: 0; flex: none; }
+.dpnb .jupyter-button.mod-danger { color: #fff; }
+.dpnb .dpnb-small.jupyter-button { min-width: 0; height: 24px; line-height: 24px; padding: 0 10px; font-size: 12px; }
+.dpnb .jupyter-button:focus-visible, .dpnb input:focus-visible, .dpnb select:focus-visible {
+  outline: 2px solid var(--jp-brand-color1); outline-offset: 1px; }
+
+.dpnb .dpnb-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 16px 24px;
+  padding: 8px 0; align-items: start; overflow: visible; }
+.dpnb .dpnb-cell { display: flex; flex-direction: column; min-width: 0; overflow: visible; margin: 0; }
+.dpnb .dpnb-wide { grid-column: 1 / -1; }
+.dpnb .dpnb-cell > .widget-inline-hbox { width: 100%; margin: 0; overflow: visible; }
+.dpnb .dpnb-cell > .widget-text, .dpnb .dpnb-cell > .widget-dropdown, .dpnb .dpnb-cell > .widget-textarea,
+.dpnb .dpnb-cell > .widget-combobox, .dpnb .dpnb-cell > .widget-password {
+  flex-direction: column; align-items: stretch; height: auto; }
+.dpnb .dpnb-cell > .widget-inline-hbox > .widget-label { width: auto !important; max-width: none; height: 22px;
+  line-height: 22px; text-align: left; margin: 0; font-weight: 500; color: var(--jp-ui-font-color1); }
+.dpnb .dpnb-cell > .widget-inline-hbox > input, .dpnb .dpnb-cell > .widget-inline-hbox > select { flex: none;
+  width: 100%; height: var(--jp-widgets-inline-height); padding: 0 8px; }
+.dpnb .dpnb-cell > .widget-textarea > textarea { height: 52px; min-height: 34px; flex: none; width: 100%;
+  padding: 5px 8px; resize: vertical; }
+.dpnb .dpnb-cell input::placeholder, .dpnb .dpnb-cell textarea::placeholder { color: var(--jp-ui-font-color3);
+  font-style: italic; opacity: 1; }
+.dpnb .dpnb-cell > .widget-checkbox { height: 22px; min-height: 22px; }
+.dpnb .dpnb-cell > .widget-checkbox .widget-label-basic { font-weight: 500; width: auto; }
+.dpnb .dpnb-note { margin-top: 3px; }
+.dpnb .dpnb-note .widget-html-content { font-size: 12px; line-height: 1.35; color: var(--jp-ui-font-color2); }
+.dpnb .dpnb-changed { color: var(--jp-brand-color1); white-space: nowrap; }
+.dpnb .dpnb-found { color: var(--jp-success-color0, var(--jp-success-color1)); white-space: nowrap; }
+.dpnb .dpnb-error { color: var(--jp-error-color1); display: block; }
+.dpnb .dpnb-warning { color: var(--jp-warn-color0, var(--jp-warn-color1)); display: block; }
+.dpnb .dpnb-bad > .widget-inline-hbox > input, .dpnb .dpnb-bad > .widget-inline-hbox > textarea,
+.dpnb .dpnb-bad > .widget-inline-hbox > select { border-color: var(--jp-error-color1) !important; }
+.dpnb .dpnb-pages { margin: 8px 0 0; }
+.dpnb .dpnb-pages > .widget-tab-contents { padding: 8px 16px 12px; overflow: visible; }
+.dpnb .dpnb-pages, .dpnb .dpnb-pages > .widget-tab-contents > * { overflow: visible; }
+.dpnb .dpnb-pages.jupyter-widget-tab > .lm-TabBar .lm-TabBar-tab { flex: 0 1 auto; min-width: 0; padding: 0 14px; }
+
+.dpnb .dpnb-badge { display: inline-block; border-radius: 10px; padding: 0 10px; font-size: 12px; font-weight: 600;
+  border: 1px solid currentColor; }
+.dpnb .dpnb-badge-running, .dpnb .dpnb-badge-starting { color: var(--jp-brand-color1); }
+.dpnb .dpnb-badge-done { color: var(--jp-success-color0, var(--jp-success-color1)); }
+.dpnb .dpnb-badge-stopped { color: var(--jp-ui-font-color2); }
+.dpnb .dpnb-badge-failed, .dpnb .dpnb-badge-dead { color: var(--jp-error-color1); }
+.dpnb .dpnb-figures { display: flex; flex-wrap: wrap; gap: 6px 32px; margin: 6px 0 8px; }
+.dpnb .dpnb-figures b { display: block; font-size: 17px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.dpnb .dpnb-figures span { color: var(--jp-ui-font-color2); font-size: 12px; }
+.dpnb .dpnb-track { height: 8px; border-radius: 4px; background: var(--jp-layout-color3); overflow: hidden;
+  margin: 10px 0; }
+.dpnb .dpnb-track > div { height: 100%; border-radius: 4px; background: var(--jp-brand-color1);
+  transition: width 0.4s; }
+.dpnb .dpnb-message { margin-top: 8px; }
+.dpnb .dpnb-charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 14px;
+  overflow: visible; margin: 8px 0 12px; }
+.dpnb .dpnb-chart { overflow: hidden; }
+.dpnb .dpnb-chart .bqplot { width: 100%; height: 190px; min-height: 0; margin: 0; }
+.dpnb .dpnb-keys { font-size: 12px; color: var(--jp-ui-font-color2); }
+.dpnb .dpnb-keys span { white-space: nowrap; margin-right: 10px; }
+.dpnb .dpnb-keys i { display: inline-block; width: 14px; height: 0; border-top: 3px solid; vertical-align: middle;
+  margin-right: 4px; }
+.dpnb .dpnb-log pre { margin: 0; padding: 8px 10px; max-height: 240px; overflow: auto; font-size: 12px;
+  line-height: 1.4; background: var(--jp-layout-color2); color: var(--jp-ui-font-color1); border-radius: 4px;
+  white-space: pre-wrap; overflow-wrap: anywhere; display: flex; flex-direction: column-reverse; }
+.dpnb table.dpnb-table { border-collapse: collapse; margin: 6px 0; font-size: 12px; }
+.dpnb table.dpnb-table tr { background: none; }
+.dpnb table.dpnb-table th, .dpnb table.dpnb-table td { text-align: left; padding: 3px 20px 3px 0; max-width: none;
+  vertical-align: top; border-bottom: 1px solid var(--jp-border-color3); color: var(--jp-ui-font-color1); }
+.dpnb table.dpnb-table th { color: var(--jp-ui-font-color2); font-weight: 600; }
+.dpnb table.dpnb-table .dpnb-number { text-align: right; font-variant-numeric: tabular-nums; }
+
+.dpnb .dpnb-strip { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(104px, 200px); gap: 12px;
+  overflow-x: auto; align-items: start; padding: 2px 0 4px; }
+.dpnb .dpnb-shot { display: flex; flex-direction: column; min-width: 0; margin: 0; overflow: visible; }
+.dpnb .dpnb-shot .widget-image { width: 100%; height: auto; border-radius: 4px; margin: 0; display: block;
+  object-fit: contain; }
+.dpnb .dpnb-shot > .dpnb-bar { margin-top: 4px; flex-wrap: nowrap; }
+.dpnb .dpnb-caption .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); line-height: 1.4;
+  overflow-wrap: anywhere; }
+.dpnb .dpnb-full .widget-image, .dpnb .dpnb-full .widget-video { max-width: 100%; min-width: 256px; width: auto;
+  height: auto; border-radius: 4px; margin: 6px 0; align-self: flex-start; }
+</style>"""
+
+
+def escape(text: object) -> str:
+    """Text made safe for HTML; everything that comes from a file, a person or a trainer goes through here."""
+    return html.escape(str(text), quote=True)
+
+
+class Look:
+    """One panel's shared Layout and Style objects, and the widgets that panels are made of."""
+
+    def __init__(self) -> None:
+        self.layout = w.Layout()
+        self._styles: dict[type, Any] = {}
+        self._extra: list[Any] = [self.layout]
+
+    def style(self, kind: Any) -> Any:  # noqa: ANN401 - ipywidgets has no types
+        """The shared style of a style class."""
+        if kind not in self._styles:
+            arguments = {"description_width": "auto"} if "description_width" in kind.class_trait_names() else {}
+            self._styles[kind] = kind(**arguments)
+            self._extra.append(self._styles[kind])
+        return self._styles[kind]
+
+    def make(self, kind: Any, *, classes: Iterable[str] = (), **arguments: Any) -> Any:  # noqa: ANN401 - a widget
+        """A widget of a class with the shared layout and style, and CSS classes of `STYLE_SHEET`."""
+        if "style" in kind.class_trait_names():
+            arguments["style"] = self.style(kind.class_traits()["style"].klass)
+        return kind(layout=self.layout, _dom_classes=tuple(classes), **arguments)
+
+    def html(self, text: str = "", *classes: str) -> Any:  # noqa: ANN401 - a widget
+        """An HTML widget; `text` is HTML, with everything foreign escaped by the caller."""
+        return self.make(w.HTML, value=text, classes=classes)
+
+    def button(self, text: str, *classes: str, tooltip: str = "", kind: str = "") -> Any:  # noqa: ANN401 - a widget
+        """A button with text; an icon alone would say nothing to a screen reader, and nothing at all under Voila."""
+        return self.make(w.Button, description=text, tooltip=tooltip or text, button_style=kind, classes=classes)
+
+    def box(self, children: Iterable[Any], *classes: str) -> Any:  # noqa: ANN401 - a widget
+        """A box that CSS lays out."""
+        return self.make(w.Box, children=tuple(children), classes=classes)
+
+    def root(self, children: Iterable[Any], *classes: str) -> Any:  # noqa: ANN401 - a widget
+        """The outermost box of a panel: it brings the style sheet with it."""
+        return self.make(
+            w.VBox, children=(self.html(STYLE_SHEET, "dpnb-hidden"), *children), classes=("dpnb", *classes)
+        )
+
+    def close(self) -> None:
+        """Close the shared objects; call it after the widgets that use them are closed."""
+        for model in self._extra:
+            model.close()
+        self._extra.clear()
+        self._styles.clear()
+
+
+def set_class(widget: Any, name: str, on: bool) -> None:  # noqa: ANN401 - a widget
+    """Put a CSS class on a widget or take it off; nothing is sent when nothing changes."""
+    if on and name not in widget._dom_classes:
+        widget.add_class(name)
+    elif not on and name in widget._dom_classes:
+        widget.remove_class(name)
+
+
+def close_tree(widget: Any) -> None:  # noqa: ANN401 - a widget
+    """Close a widget and everything below it; a closed parent alone leaves its children in the registry."""
+    for child in getattr(widget, "children", ()):
+        close_tree(child)
+    widget.close()

@@ -1,0 +1,222 @@
+"""A real JupyterLab in a real Chromium, started once for all browser tests.
+
+Nothing outside the machine is asked, and nothing of the user's own Jupyter settings is read or written. Set
+DPNB_SCREENSHOTS to a folder to keep the pictures that the tests take.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TOKEN = "dpnb-browser-test"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+START_SECONDS = 60.0
+QUIET_LAB = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/apputils-extension:themes": {"theme": "JupyterLab Light", "adaptive-theme": False},
+}
+# Said by JupyterLab and Chromium themselves; everything else on the console fails a test.
+FOREIGN_ERRORS = ("favicon", "/api/me", "ResizeObserver", "net::ERR_", "Failed to load resource", "lsp", "WebSocket")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs a browser; say so, and say why it is skipped."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            if CHROMIUM is None:
+                item.add_marker(pytest.mark.skip(reason="no chromium on PATH: apt-get install chromium"))
+
+
+@dataclass
+class Lab:
+    """A running server."""
+
+    url: str
+    root: Path
+
+    def address(self, notebook: str) -> str:
+        return f"{self.url}/lab/tree/{notebook}?token={TOKEN}&reset"
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A JupyterLab of its own: own settings, own data, own working directory."""
+    home = tmp_path_factory.mktemp("lab")
+    root = home / "work"
+    for folder in ("work", "config/labconfig", "data", "runtime", "ipython"):
+        (home / folder).mkdir(parents=True)
+    (home / "config/labconfig/default_setting_overrides.json").write_text(json.dumps(QUIET_LAB))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    argv = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    argv += [
+        f"--IdentityProvider.token={TOKEN}",
+        f"--ServerApp.root_dir={root}",
+        "--LabApp.expose_app_in_browser=True",
+    ]
+    with (home / "server.log").open("w") as log:
+        server = subprocess.Popen(argv, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=root)
+        try:
+            _wait_for_server(f"http://127.0.0.1:{port}/api?token={TOKEN}", server, home / "server.log")
+            yield Lab(f"http://127.0.0.1:{port}", root)
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _wait_for_server(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own server
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """One browser for all tests."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Notebook:
+    """One notebook in one browser page, driven as a person would."""
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+
+    def run_all(self, timeout_seconds: float = 120.0) -> None:
+        """Run > Run All Cells, and wait until the kernel is idle again."""
+        self.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
+        self.page.wait_for_timeout(500)
+        self.wait_idle(timeout_seconds)
+
+    def run_cell(self, position: int, timeout_seconds: float | None = 60.0) -> None:
+        """Run one cell; with no timeout, do not wait for its end."""
+        self.page.evaluate(
+            """position => {
+              jupyterapp.shell.currentWidget.content.activeCellIndex = position;
+              jupyterapp.commands.execute('notebook:run-cell');
+            }""",
+            position,
+        )
+        if timeout_seconds is not None:
+            self.page.wait_for_timeout(300)
+            self.wait_idle(timeout_seconds)
+
+    def wait_idle(self, timeout_seconds: float) -> None:
+        self.page.wait_for_selector(
+            '.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached", timeout=timeout_seconds * 1000
+        )
+
+    def execution_counts(self) -> list[int | None]:
+        """Of each code cell, the number that it ran as."""
+        return self.page.evaluate(
+            """() => Array.from(jupyterapp.shell.currentWidget.content.model.cells)
+                 .filter(cell => cell.type === 'code').map(cell => cell.executionCount)"""
+        )
+
+    def tracebacks(self) -> list[str]:
+        """The errors that cells ended with."""
+        selector = ".jp-RenderedText[data-mime-type*='stderr'], .jp-RenderedText[data-mime-type*='error']"
+        return [text for text in self.page.locator(selector).all_inner_texts() if "Error" in text]
+
+    def set_theme(self, name: str) -> None:
+        self.page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name)
+        self.page.wait_for_timeout(1500)
+
+    def our_errors(self) -> list[str]:
+        return [text for text in self.errors if not any(known in text for known in FOREIGN_ERRORS)]
+
+    def screenshot(self, name: str, selector: str | None = None) -> None:
+        """Keep a picture of the page, or of the first element that a selector finds."""
+        folder = os.environ.get("DPNB_SCREENSHOTS")
+        if not folder:
+            return
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        target = Path(folder) / f"{name}.png"
+        if selector is None:
+            self.page.screenshot(path=target)
+        else:
+            # JupyterLab scrolls inside the page: an element is seen whole only where the page is taller than it.
+            before = self.page.viewport_size
+            self.page.set_viewport_size({"width": before["width"], "height": 2600})
+            self.page.wait_for_timeout(800)
+            self.page.locator(selector).first.screenshot(path=target)
+            self.page.set_viewport_size(before)
+
+
+@pytest.fixture
+def open_notebook(lab: Lab, chromium: Any) -> Iterator[Any]:
+    """A function that puts a notebook before a person: `open_notebook(path or list of cells, width_px=...)`."""
+    pages = []
+
+    def opened(what: Path | list[str], *, width_px: int = 1280, height_px: int = 1000) -> Notebook:
+        name = what.name if isinstance(what, Path) else f"test-{len(pages)}.ipynb"
+        target = lab.root / name
+        if isinstance(what, Path):
+            shutil.copy(what, target)
+        else:
+            cells = [nbformat.v4.new_code_cell(source) for source in what]
+            kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+            nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), target)
+        page = chromium.new_page(viewport={"width": width_px, "height": height_px})
+        pages.append(page)
+        notebook = Notebook(page)
+        page.on("console", lambda message: notebook.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: notebook.errors.append(str(error)))
+        page.goto(lab.address(name))
+        # The kernel is idle before the notebook listens: a command sent at once is silently lost.
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached", timeout=60_000)
+        page.wait_for_timeout(1500)
+        page.evaluate(
+            "() => jupyterapp.shell.leftCollapsed || jupyterapp.commands.execute('application:toggle-left-area')"
+        )
+        notebook.set_theme("JupyterLab Light")
+        return notebook
+
+    yield opened
+    for page in pages:
+        if folder := os.environ.get("DPNB_SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / "last.png")  # what there was to see when a test failed
+        page.close()
+
+
+@pytest.fixture
+def growing_run_script() -> Path:
+    """The script that writes a run directory as a trainer does."""
+    return Path(__file__).with_name("growing_run.py")

@@ -1,0 +1,188 @@
+"""Gallery: strips that fill as pictures arrive, one step at a time, full size, thumbnails made once."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ipywidgets.widgets.widget import _instances as live_widgets
+from PIL import Image
+
+from dpnb.widgets import gallery as module
+from dpnb.widgets.gallery import ONE, STEPS_PER_PAGE, Gallery, Thumbnails, caption_html
+
+
+def _growing_run() -> Any:
+    """tests/browser/growing_run.py, which writes runs without a trainer."""
+    path = Path(__file__).parents[1] / "browser" / "growing_run.py"
+    spec = importlib.util.spec_from_file_location("growing_run", path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+growing_run = _growing_run()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.05)
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Any:
+    return growing_run.GrowingRun(tmp_path / "20260101_00-00-00", 40)
+
+
+@pytest.fixture
+def gallery(growing: Any) -> Iterator[Gallery]:
+    made = Gallery(growing.run.path)
+    yield made
+    made.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def shows(gallery: Gallery, count: int) -> bool:
+    return f">{count} pictures of" in gallery._title.value
+
+
+def shown_steps(gallery: Gallery) -> list[str]:
+    return [strip.children[0].value for strip in gallery._strips.children]
+
+
+def cells(gallery: Gallery, row: int) -> tuple[Any, ...]:
+    return gallery._strips.children[row].children[1].children
+
+
+def test_it_fills_as_pictures_arrive(growing: Any, gallery: Gallery) -> None:
+    assert "No pictures yet" in gallery._title.value
+    growing.pictures(0, growing_run.PROMPTS[:2])
+    until(lambda: shows(gallery, 2))
+    first = cells(gallery, 0)
+    growing.pictures(0)
+    until(lambda: shows(gallery, 4))
+    assert cells(gallery, 0)[:2] == first
+    growing.pictures(10)
+    until(lambda: shows(gallery, 8))
+    assert shown_steps(gallery) == ["<h4>Step 10</h4>", "<h4>Step 0</h4>"]
+    assert "8 pictures of 2 steps" in gallery._title.value
+
+
+def test_prompts_are_escaped(growing: Any, gallery: Gallery) -> None:
+    growing.pictures(0)
+    until(lambda: shows(gallery, 4))
+    assert "2. a &lt;b&gt;large&lt;/b&gt; zorbi &amp; friends" in gallery._prompts.value
+    assert "<b>large" not in caption_html(gallery.samples[1])
+
+
+def test_many_steps_come_by_the_page(growing: Any, gallery: Gallery) -> None:
+    for step in range(STEPS_PER_PAGE + 2):
+        growing.pictures(step)
+    until(lambda: shows(gallery, 4 * (STEPS_PER_PAGE + 2)))
+    assert len(gallery._strips.children) == STEPS_PER_PAGE
+    assert "dpnb-hidden" not in gallery._more._dom_classes
+    gallery._more.click()
+    assert len(gallery._strips.children) == STEPS_PER_PAGE + 2
+    assert "dpnb-hidden" in gallery._more._dom_classes
+
+
+def test_one_step_is_leafed_through_and_follows_the_newest(growing: Any, gallery: Gallery) -> None:
+    growing.pictures(0)
+    growing.pictures(10)
+    until(lambda: shows(gallery, 8))
+    gallery._view.value = ONE
+    assert shown_steps(gallery) == ["<h4>Step 10</h4>"]
+    growing.pictures(20)
+    until(lambda: shown_steps(gallery) == ["<h4>Step 20</h4>"])
+    gallery._step.value = 0
+    assert shown_steps(gallery) == ["<h4>Step 0</h4>"]
+    growing.pictures(30)
+    until(lambda: shows(gallery, 16))
+    assert shown_steps(gallery) == ["<h4>Step 0</h4>"]
+
+
+def test_full_size_shows_the_picture_as_it_was_written(growing: Any, gallery: Gallery) -> None:
+    growing.pictures(0)
+    until(lambda: shows(gallery, 4))
+    cells(gallery, 0)[1].children[1].children[-1].click()
+    bar, picture = gallery._full.children
+    assert picture.value == gallery.samples[1].path.read_bytes()
+    assert "seed 43, steps 24, guidance 3.5, width 64, height 64" in bar.children[0].value
+    bar.children[1].click()
+    assert gallery._full.children == ()
+    assert gallery._full not in gallery._strips.children[0].children
+
+
+def test_thumbnails_are_small_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (2000, 1000), "red").save(tmp_path / "large.png")
+    thumbnails = Thumbnails()
+    made = thumbnails.of(tmp_path / "large.png")
+    assert Image.open(io.BytesIO(made)).size == (256, 128)
+    monkeypatch.setattr(module, "_thumbnail", lambda path: b"again")
+    assert thumbnails.of(tmp_path / "large.png") == made
+    time.sleep(0.01)
+    Image.new("RGB", (10, 10), "blue").save(tmp_path / "large.png")
+    assert thumbnails.of(tmp_path / "large.png") == b"again"
+
+
+def test_thumbnails_are_forgotten_when_there_are_too_many(tmp_path: Path) -> None:
+    thumbnails = Thumbnails(limit=2)
+    for name in "abc":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+        thumbnails.of(tmp_path / f"{name}.png")
+    assert [path.name for path, _ in thumbnails._made] == ["b.png", "c.png"]
+
+
+def test_what_is_no_picture_gets_a_blank_one(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"\0")
+    for path in (tmp_path / "clip.mp4", tmp_path / "gone.png"):
+        assert Image.open(io.BytesIO(Thumbnails().of(path))).size == (64, 64)
+
+
+def test_it_ends_with_the_run_and_keeps_its_pictures(growing: Any, gallery: Gallery) -> None:
+    growing.pictures(0)
+    growing.finish(3)
+    until(lambda: not gallery._ticker.thread.is_alive())
+    assert len(gallery.samples) == 4
+
+
+def test_a_finished_run_shows_at_once(growing: Any) -> None:
+    growing.pictures(0)
+    growing.finish(1)
+    gallery = Gallery(growing.run)
+    assert len(gallery.samples) == 4
+    gallery.close()
+
+
+def test_an_error_of_the_thread_is_shown(growing: Any, gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_signature", lambda run: 1 / 0)
+    until(lambda: "The gallery stopped: ZeroDivisionError" in gallery._title.value)
+
+
+def test_closing_leaves_no_widget_behind(growing: Any) -> None:
+    before = len(live_widgets)
+    for step in range(STEPS_PER_PAGE + 2):
+        growing.pictures(step)
+    gallery = Gallery(growing.run)
+    gallery._more.click()
+    gallery.show_full(gallery.samples[0])
+    gallery._view.value = ONE
+    gallery.close()
+    gallery.close()
+    assert len(live_widgets) == before
+
+
+def test_a_gallery_displays_itself(gallery: Gallery) -> None:
+    assert "application/vnd.jupyter.widget-view+json" in gallery._repr_mimebundle_()
+    assert repr(gallery) == "Gallery('20260101_00-00-00', 0 pictures)"

@@ -1,0 +1,216 @@
+"""Monitor: it shows what stands in a run directory, follows it, asks by control files, and ends with the run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ipywidgets.widgets.widget import _instances as live_widgets
+
+from dpnb.runs.process import Run
+from dpnb.runs.rundir import RunDir, Status
+from dpnb.widgets import monitor as module
+from dpnb.widgets.monitor import PLOTS, Monitor, head_html
+
+
+def _growing_run() -> Any:
+    """tests/browser/growing_run.py, which writes runs without a trainer."""
+    path = Path(__file__).parents[1] / "browser" / "growing_run.py"
+    spec = importlib.util.spec_from_file_location("growing_run", path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+GrowingRun = _growing_run().GrowingRun
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.05)
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Any:
+    return GrowingRun(tmp_path / "20260101_00-00-00", 40)
+
+
+@pytest.fixture
+def monitor(growing: Any) -> Iterator[Monitor]:
+    made = Monitor(growing.run.path)
+    yield made
+    made.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def test_it_follows_a_growing_run(growing: Any, monitor: Monitor) -> None:
+    until(lambda: "loading" in monitor._head.value)
+    for step in range(1, 11):
+        growing.step(step)
+    until(lambda: "10 / 40" in monitor._head.value and len(monitor.charts) == 7)
+    assert "running" in monitor._head.value
+    assert f"{growing.run.status().loss:.4f}" in monitor._head.value
+    growing.step(11)
+    until(lambda: monitor.charts["Training loss"]._figure.marks[0].x[-1] == 11)
+    assert len(monitor._grid.children) == 7
+
+
+def test_it_ends_with_the_run(growing: Any, monitor: Monitor) -> None:
+    for step in range(1, 4):
+        growing.step(step)
+    growing.finish(3)
+    until(lambda: not monitor._ticker.thread.is_alive())
+    assert "dpnb-badge-done" in monitor._head.value
+    assert "step3" in monitor._message.value
+    # what was written last is there, although the run was over when it was next looked at
+    assert monitor.charts["Training loss"]._curves["train/loss"].series.steps[-1] == 3
+    assert all(button.disabled for button in monitor._buttons.values())
+
+
+def test_a_finished_run_can_still_be_looked_at_closely(growing: Any) -> None:
+    for step in range(1, 4):
+        growing.step(step)
+    growing.finish(3)
+    monitor = Monitor(Run(growing.run))
+    until(lambda: not monitor._ticker.thread.is_alive())
+    monitor._log_axis.value = True
+    assert monitor.charts["Training loss"].log
+    assert not monitor.charts["Learning rate"].log
+    monitor._smoothing.value = 0.0
+    assert len(monitor.charts["Training loss"]._figure.marks) == 1
+    monitor._zoom.value = True
+    assert monitor.charts["Training loss"]._figure.interaction is not None
+    monitor.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "file"), [("Save now", "save"), ("Sample now", "sample"), ("Evaluate now", "evaluate")]
+)
+def test_buttons_put_control_files_there(growing: Any, monitor: Monitor, text: str, file: str) -> None:
+    growing.step(1)
+    button = next(b for b in monitor._buttons.values() if b.description == text)
+    button.click()
+    assert (growing.run.path / file).exists()
+    until(lambda: button.disabled and "next step" in monitor._message.value)
+    growing.run.clear_request(file)
+    until(lambda: not button.disabled)
+
+
+def test_stop_asks_for_save_and_stop(growing: Any, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing.step(1)
+    monitor._buttons["save_quit"].click()
+    assert (growing.run.path / "save_quit").exists()
+    until(lambda: "Saving and stopping" in monitor._message.value)
+
+
+def test_requests_without_effect_are_not_offered(growing: Any) -> None:
+    growing.run.run_toml.write_text("epochs = 1\n[sample]\nprompts = ['x']\n")
+    monitor = Monitor(growing.run)
+    assert "dpnb-hidden" in monitor._buttons["evaluate"]._dom_classes
+    assert "dpnb-hidden" not in monitor._buttons["sample"]._dom_classes
+    monitor.close()
+
+
+def test_the_log_is_escaped_and_progress_bars_are_one_line(growing: Any, monitor: Monitor) -> None:
+    growing.run.console_log.write_text("1%\r50%\r100% <b>\nnext\n")
+    until(lambda: "next" in monitor._log.value)
+    assert "100% &lt;b&gt;\nnext" in monitor._log.value
+    assert "50%" not in monitor._log.value
+
+
+def test_a_failed_run_shows_why(growing: Any, monitor: Monitor) -> None:
+    growing.status("failed", 3, last_error="CUDA out of <memory>")
+    growing.process.ended, growing.process.exit_code, growing.process.pid = time.time(), 1, None
+    growing.run.write_process(growing.process)
+    until(lambda: "dpnb-badge-failed" in monitor._head.value)
+    assert "CUDA out of &lt;memory&gt;" in monitor._message.value
+    assert monitor._fold.selected_index == 0
+
+
+def test_a_run_whose_processes_vanished_is_dead(growing: Any, monitor: Monitor) -> None:
+    growing.process.pid, growing.process.started = None, 1.0
+    growing.run.write_process(growing.process)
+    until(lambda: "dpnb-badge-dead" in monitor._head.value)
+    assert "Resume it" in monitor._message.value
+
+
+def test_a_run_of_diffusion_pipe_itself_is_charted(tmp_path: Path) -> None:
+    growing = GrowingRun(tmp_path / "run", 3)
+    growing.step(1)
+    for name in ("status.json", "process.json"):
+        (growing.run.path / name).unlink()
+    monitor = Monitor(growing.run.path)
+    until(lambda: "Training loss" in monitor.charts)
+    monitor.close()
+
+
+def test_an_error_of_the_thread_is_shown(growing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "log", lambda self, lines: 1 / 0)
+    monitor = Monitor(growing.run)
+    until(lambda: "The monitor stopped: ZeroDivisionError" in monitor._message.value)
+    monitor.close()
+
+
+def test_closing_ends_the_thread_and_leaves_no_widget_behind(growing: Any) -> None:
+    before = len(live_widgets)
+    monitor = Monitor(growing.run)
+    for step in range(1, 11):
+        growing.step(step)
+    until(lambda: len(monitor.charts) == 7)
+    monitor.close()
+    monitor.close()
+    until(lambda: not monitor._ticker.thread.is_alive())
+    assert len(live_widgets) == before
+
+
+def test_it_costs_little_to_make(growing: Any) -> None:
+    start = time.perf_counter()
+    monitor = Monitor(growing.run)
+    assert time.perf_counter() - start < 0.5
+    monitor.close()
+
+
+@pytest.mark.parametrize(
+    ("tag", "title", "curve"),
+    [
+        ("train/loss", "Training loss", "train/loss"),
+        ("train/lr", "Learning rate", "train/lr"),
+        ("train/grad_norm", "Gradient norm", "train/grad_norm"),
+        ("train/seconds_per_step", "Time per step", "train/seconds_per_step"),
+        ("memory/gpu_gib", "Memory", "gpu"),
+        ("my set/loss", "Evaluation loss", "my set"),
+        ("my set/loss_quantile_0.10", "Evaluation loss by timestep quantile", "my set 0.10"),
+    ],
+)
+def test_each_tag_has_one_chart(tag: str, title: str, curve: str) -> None:
+    assert [(plot.title, name) for plot in PLOTS if (name := plot.curve(tag)) is not None] == [(title, curve)]
+
+
+def test_names_are_escaped() -> None:
+    shown = head_html("<run>", "running", Status(phase="training", detail="<detail>"))
+    assert "<run>" not in shown
+    assert "<detail>" not in shown
+
+
+def test_a_monitor_displays_itself(monitor: Monitor) -> None:
+    assert "application/vnd.jupyter.widget-view+json" in monitor._repr_mimebundle_()
+    assert repr(monitor) == "Monitor('20260101_00-00-00')"
+
+
+def test_latest_and_names_are_understood(growing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(growing.run.path.parent)
+    for what in ("latest", "20260101_00-00-00", RunDir(growing.run.path), Path(os.fspath(growing.run.path))):
+        monitor = Monitor(what)
+        assert monitor.run.path == growing.run.path
+        monitor.close()
