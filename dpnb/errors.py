@@ -76,6 +76,10 @@ class _ProblemsError(DpnbError):
         self.problems: Sequence[Problem] = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[_ProblemsError], tuple[Sequence[Problem]]]:
+        # Errors travel between ranks; the default would rebuild this one from its text.
+        return type(self), (self.problems,)
+
 
 class ConfigError(_ProblemsError, ValueError):
     """A configuration is wrong; `problems` holds everything found, errors and warnings."""

@@ -7,6 +7,7 @@ agree on where else to look for it.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -37,7 +38,7 @@ def attach(network: nn.Module, adapter: LoraAdapter, blocks: Sequence[str], *, d
         target_modules=targets,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**63)
         inject_adapter_in_model(config, network, adapter_name=NAME)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(_is_adapter(name))
@@ -52,7 +53,10 @@ def dtype_of(adapter: LoraAdapter, model_dtype: str) -> torch.dtype:
 
 
 def target_names(network: nn.Module, adapter: LoraAdapter, blocks: Sequence[str]) -> list[str]:
-    """Full names of the linear layers that get an adapter: inside the family's blocks, or ending as the user says."""
+    """Full names of the linear layers that get an adapter: inside the family's blocks, or ending as the user says.
+
+    Raises `ConfigError` when none is left, or when exclude_modules is no regular expression.
+    """
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if adapter.target_modules is None:
         inside = [name + "." for name, module in network.named_modules() if type(module).__name__ in blocks]
@@ -63,11 +67,22 @@ def target_names(network: nn.Module, adapter: LoraAdapter, blocks: Sequence[str]
             raise _nothing(("adapter", "target_modules"), adapter.target_modules, linear)
     if adapter.exclude_modules is not None:
         excluded = adapter.exclude_modules
+        if isinstance(excluded, str):
+            _check_pattern(excluded)
         kept = [name for name in chosen if not _excluded(name, excluded)]
         if not kept:
             raise _nothing(("adapter", "exclude_modules"), excluded, linear)
         chosen = kept
     return chosen
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        message = f"{pattern!r} is not a regular expression: {error}."
+        suggestion = "Correct it, or give a list of module name endings."
+        raise ConfigError([Problem("error", "value", ("adapter", "exclude_modules"), message, suggestion)]) from error
 
 
 def _nothing(loc: Loc, patterns: object, names: Sequence[str]) -> ConfigError:
@@ -100,6 +115,13 @@ def bake_scale(weights: dict[str, Tensor], adapter: LoraAdapter) -> dict[str, Te
     if scale == 1:
         return weights
     return {name: tensor * scale if ".lora_B." in name else tensor for name, tensor in weights.items()}
+
+
+def export_config(config: Any) -> Any:  # noqa: ANN401 - peft's
+    """The peft configuration that belongs to weights with the scale baked in: alpha = rank."""
+    exported = copy.copy(config)
+    exported.lora_alpha = exported.r
+    return exported
 
 
 def load(network: nn.Module, weights: dict[str, Tensor], adapter: LoraAdapter) -> None:

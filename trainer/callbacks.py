@@ -19,16 +19,20 @@ import torch.distributed as dist
 
 from dpnb.runs.rundir import REQUESTS, Request, RunDir
 from dpnb.schema.training import Training
-from trainer.engine import World
+from trainer.engine import World, gather
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is: optimizer steps, finished epochs, examples seen."""
+    """How far a run is: optimizer steps, the epoch of the last one (from 1), examples seen.
+
+    `epoch_loss`: sum of the losses of that epoch's steps so far.
+    """
 
     step: int = 0
     epoch: int = 0
     examples: int = 0
+    epoch_loss: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ class Due:
     export: str | None = None  # name of the folder
     checkpoint: bool = False
     quit: bool = False
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The run was asked to stop before its first step: there is nothing to save."""
 
 
 class StopSignal:
@@ -60,6 +68,14 @@ class StopSignal:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def check_stop(stop: StopSignal, run: RunDir) -> None:
+    """Between the parts of a start. Collective; raises `Stopped` on every rank when one of them was asked to stop."""
+    if any(gather(stop.seen.is_set() or "save_quit" in run.pending_requests())):
+        gather(None)  # all have looked
+        run.clear_request("save_quit")
+        raise Stopped
 
 
 class Calendar:

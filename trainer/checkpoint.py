@@ -21,33 +21,50 @@ from dpnb.errors import ConfigError, Problem, RunError
 from dpnb.runs.rundir import RunDir, find_runs, read_json, write_text
 from dpnb.schema.training import Training
 from trainer.callbacks import Progress
-from trainer.engine import StageEngine, World
+from trainer.engine import StageEngine, World, from_first, gather
 
 PROGRESS_FILE = "progress.json"
 
 
 def save(engine: StageEngine, run: RunDir, world: World, progress: Progress, loader_state: dict[str, Any]) -> Path:
-    """Write a checkpoint; collective. Returns its folder."""
+    """Write a checkpoint; collective. Returns its folder.
+
+    Raises `RunError`, on every rank, when the disk does not take it: nothing of it is left, and `latest` still names
+    the one before.
+    """
     tag = run.checkpoint_tag(progress.step)
     hidden = f".{tag}.tmp"
     if world.is_first:
         shutil.rmtree(run.path / hidden, ignore_errors=True)
     dist.barrier()
     engine.save_checkpoint(str(run.path), tag=hidden, save_latest=False, exclude_frozen_parameters=True)
-    if world.is_first:
+    failures, engine.checkpoint_engine.failure = gather(engine.checkpoint_engine.failure), ""
+
+    def publish() -> None:
         state = {"progress": asdict(progress), "loader": loader_state, "pipeline_stages": engine.num_stages}
-        write_text(run.path / hidden / PROGRESS_FILE, json.dumps(state))
-        shutil.rmtree(run.path / tag, ignore_errors=True)
-        (run.path / hidden).rename(run.path / tag)
-        write_text(run.latest_file, tag)
-    dist.barrier()
+        try:
+            if any(failures):
+                raise OSError(0, next(filter(None, failures)))
+            write_text(run.path / hidden / PROGRESS_FILE, json.dumps(state))
+            shutil.rmtree(run.path / tag, ignore_errors=True)
+            (run.path / hidden).rename(run.path / tag)
+            write_text(run.latest_file, tag)
+        except OSError as error:
+            shutil.rmtree(run.path / hidden, ignore_errors=True)
+            before = run.latest_checkpoint()
+            kept = "There is no earlier one." if before is None else f"{before.name} is kept."
+            message = f"cannot write the checkpoint {run.path / tag}: {error.strerror}. {kept}"
+            raise RunError(f"{message} Make room, then resume.") from error
+
+    from_first(publish)
     return run.path / tag
 
 
 def load(engine: StageEngine, folder: Path, training: Training) -> tuple[Progress, dict[str, Any]]:
     """Take over a checkpoint: weights, optimizer and schedule into the engine; returns progress and loader state.
 
-    Raises `RunError` when the folder is no checkpoint, `ConfigError` when it was written with other stages.
+    Raises `RunError` when the folder is no checkpoint, is damaged, or holds other weights than are trained here, and
+    `ConfigError` when it was written with other stages.
     """
     state = read_json(folder / PROGRESS_FILE)
     if state is None:
@@ -57,12 +74,17 @@ def load(engine: StageEngine, folder: Path, training: Training) -> tuple[Progres
         message = f"{engine.num_stages}, but the checkpoint {folder.name} was written with {stages}."
         problem = Problem("error", "value", ("pipeline_stages",), message, f"Set it to {stages} to resume.")
         raise ConfigError([problem])
-    loaded, _ = engine.load_checkpoint(
-        str(folder.parent),
-        tag=folder.name,
-        load_module_strict=False,  # frozen weights are not in it
-        load_lr_scheduler_states=training.force_constant_lr is None,
-    )
+    try:
+        loaded, _ = engine.load_checkpoint(
+            str(folder.parent),
+            tag=folder.name,
+            load_module_strict=False,  # frozen weights are not in it
+            load_lr_scheduler_states=training.force_constant_lr is None,
+        )
+    except (RuntimeError, ValueError) as error:  # what PyTorch says of other shapes and other numbers of weights
+        detail = " ".join(str(error).split())[:200]
+        message = f"the checkpoint {folder} does not fit what is trained here ({detail})."
+        raise RunError(f"{message} Resume with the model, adapter and optimizer that it was written with.") from error
     assert loaded is not None, f"DeepSpeed found nothing in {folder}"
     if training.force_constant_lr is not None:
         for group in engine.optimizer.param_groups:
@@ -91,4 +113,4 @@ def run_to_resume(output_dir: str, which: bool | str) -> RunDir | None:
 
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Seed PyTorch's generators (dropout) for one step, so that a resumed run needs no generator state."""
-    torch.manual_seed((seed * 1_000_003 + step) * 4099 + rank)
+    torch.manual_seed(((seed * 1_000_003 + step) * 4099 + rank) % 2**63)

@@ -107,25 +107,23 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, DpnbError | None]:
         return None, error
 
 
-class FailedElsewhere(DpnbError):
+class PeerError(DpnbError):
     """Another process failed first and says why; this one only ends with it. The text is the other's."""
 
 
 @contextlib.contextmanager
 def one_voice() -> Iterator[None]:
-    """However a run fails, the process that failed first says why; in all others this raises `FailedElsewhere`.
+    """However a run fails, the process that failed first says why; in all others this raises `PeerError`.
 
     Those others were told in a collective, or find their peers gone: a stack of gloo or NCCL that helps nobody.
     """
     try:
         yield
     except Exception as error:
-        # A ConfigError that came from another rank has lost its text on the way, not its problems.
-        words = "\n".join(map(str, error.problems)) if isinstance(error, ConfigError) else str(error)
-        reason = _failed_before(words or type(error).__name__)
+        reason = _failed_before(str(error) or type(error).__name__)
         if reason is None:
             raise
-        raise FailedElsewhere(reason) from error
+        raise PeerError(reason) from error
 
 
 def _failed_before(words: str) -> str | None:
@@ -147,6 +145,8 @@ def _failed_before(words: str) -> str | None:
 class Layers(PipelineModule):
     """PipelineModule with a split by hand (`partition_method = "manual"`), which DeepSpeed 0.19.8 does not offer."""
 
+    _layer_specs: list[nn.Module]
+
     def __init__(self, layers: Sequence[nn.Module], *, split: Sequence[int] | None, **options: Any) -> None:  # noqa: ANN401
         self.split = split
         super().__init__(layers, **options)
@@ -158,7 +158,7 @@ class Layers(PipelineModule):
             super()._partition_layers(method)
             return
         self.parts = [0, *self.split, len(self._layer_specs)]
-        if self.split[-1] >= self.parts[-1]:
+        if self.parts[-2] >= self.parts[-1]:
             message = f"{list(self.split)} goes beyond the last of {self.parts[-1]} layers."
             problem = Problem("error", "value", ("partition_split",), message, f"Stay below {self.parts[-1]}.")
             raise ConfigError([problem])
@@ -186,6 +186,10 @@ class StageEngine(PipelineEngine):
         # DeepSpeed's bf16 mode wants a model that is bf16 throughout; ours may train float32 on frozen bf16.
         with self.autocast():
             super()._exec_forward_pass(buffer_id)
+        if not self.is_last_stage():
+            # Only contiguous tensors can be sent, and a block may give views (Flux's single blocks cut text off).
+            wire = self.pipe_buffers["outputs"][buffer_id]
+            self.pipe_buffers["outputs"][buffer_id] = tuple(tensor.contiguous() for tensor in wire)
 
     def _exec_backward_pass(self, buffer_id: int) -> None:
         """Backward through everything that left this stage, at once.
@@ -373,7 +377,8 @@ def build(
     parameters = [p for p in module.parameters() if p.requires_grad]
     empty = sorted({stage for stage, trains in gather((module.stage_id, bool(parameters))) if not trains})
     if empty:
-        message = f"leaves stage {empty[0]} nothing to train (the stages begin at layers {module.parts[:-1]})."
+        begins = [int(layer) for layer in module.parts[:-1]]
+        message = f"leaves stage {empty[0]} nothing to train (the stages begin at layers {begins})."
         suggestion = "Use partition_method = 'parameters', or another partition_split."
         raise ConfigError([Problem("error", "value", ("partition_method",), message, suggestion)])
     with _quiet():
@@ -407,9 +412,9 @@ def _quiet() -> Iterator[None]:
 
 
 __all__ = [
-    "FailedElsewhere",
     "Layers",
     "MicroBatch",
+    "PeerError",
     "SafeCheckpoints",
     "StageEngine",
     "World",

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dpnb.errors import RunError
 from dpnb.runs.rundir import RunDir
 from dpnb.schema.training import Training
 from trainer import adapters
-from trainer.engine import StageEngine, World
+from trainer.engine import StageEngine, World, from_first, together
 from trainer.families.base import DTYPES, Family
 
 
@@ -39,20 +40,32 @@ class Exporter:
         self.names = names
         self.peft_config = peft
 
-    def save(self, engine: StageEngine, name: str) -> dict[str, Any] | None:
-        """Write the export `name`; collective. Returns its health on rank 0, None elsewhere.
+    def save(self, engine: StageEngine, name: str) -> dict[str, Any]:
+        """Write the export `name`; collective. Returns its health.
 
-        An export that is not finite is kept under the name `<name>.broken`, beside the last good one.
+        An export that is not finite is kept under the name `<name>.broken`, beside the last good one. Raises
+        `RunError`, on every rank, when the disk does not take it; nothing of it is left then.
         """
         weights = self._gather(engine)
-        if weights is None:
-            return None
-        health = check_health(weights)
+        return from_first(lambda: self._publish(weights, name))
+
+    def _publish(self, weights: dict[str, Tensor], name: str) -> dict[str, Any]:
+        """Write under a hidden name, then rename."""
         hidden = self.run.path / f".{name}.tmp"
-        shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir()
+        try:
+            shutil.rmtree(hidden, ignore_errors=True)
+            hidden.mkdir()
+            return self._write(weights, name, hidden)
+        except (OSError, SafetensorError) as error:
+            raise RunError(_refused(self.run.path / name, error)) from error
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+
+    def _write(self, weights: dict[str, Tensor], name: str, hidden: Path) -> dict[str, Any]:
+        health = check_health(weights)
         if self.training.adapter is not None:
-            self.family.save_adapter(hidden, adapters.bake_scale(weights, self.training.adapter), self.peft_config)
+            baked = adapters.bake_scale(weights, self.training.adapter)
+            self.family.save_adapter(hidden, baked, adapters.export_config(self.peft_config))
         else:
             self.family.save_model(hidden, weights)
         (hidden / "health.json").write_text(json.dumps(health, indent=1))
@@ -64,8 +77,8 @@ class Exporter:
         hidden.rename(target)
         return health
 
-    def _gather(self, engine: StageEngine) -> dict[str, Tensor] | None:
-        """All trained weights on the CPU of rank 0, in save_dtype; every stage of replica 0 hands over its own."""
+    def _gather(self, engine: StageEngine) -> dict[str, Tensor]:
+        """All trained weights on the CPU, in save_dtype, as rank 0 needs them; other ranks get their own share."""
         dtype = None if self.training.save_dtype is None else DTYPES[self.training.save_dtype]
         mine = {
             adapters.export_name(self.names[p]): p.detach().to("cpu", dtype or p.dtype).contiguous()
@@ -73,18 +86,29 @@ class Exporter:
             if p.requires_grad
         }
         if engine.num_stages == 1:
-            return mine if self.world.is_first else None
+            return mine
         # Through files: the run directory is shared by all machines already, and no stage has to hold it all.
         parts = self.run.path / ".export-parts"
-        if engine.replica == 0:
-            parts.mkdir(exist_ok=True)
-            save_file(mine, parts / f"stage_{engine.stage_id}.safetensors")
-        dist.barrier()
-        if not self.world.is_first:
-            return None
-        merged = {name: t for file in sorted(parts.glob("*.safetensors")) for name, t in load_file(file).items()}
-        shutil.rmtree(parts)
-        return merged
+        files = [parts / f"stage_{stage}.safetensors" for stage in range(engine.num_stages)]
+
+        def hand_over() -> None:
+            try:
+                parts.mkdir(exist_ok=True)
+                save_file(mine, files[engine.stage_id])
+            except (OSError, SafetensorError) as error:
+                raise RunError(_refused(files[engine.stage_id], error)) from error
+
+        try:
+            together(hand_over if engine.replica == 0 else lambda: None)
+            return {name: t for f in files for name, t in load_file(f).items()} if self.world.is_first else mine
+        finally:
+            if self.world.is_first:
+                shutil.rmtree(parts, ignore_errors=True)
+
+
+def _refused(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or error
+    return f"cannot write {path}: {reason}. What was saved before is kept. Make room, then resume."
 
 
 def check_health(weights: dict[str, Tensor]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ so that a long step or a slow VAE does not look like a dead run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import socket
@@ -15,11 +16,11 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import psutil
 
@@ -54,6 +55,7 @@ class Report:
         self._durations: deque[float] = deque(maxlen=50)
         self._closing = threading.Event()
         self._lock = threading.Lock()
+        self._writable = True
         self._beat = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -73,9 +75,10 @@ class Report:
             self.status.eta_seconds = None
         self._closing.set()
         self._beat.join()
-        if self.writer is not None:
-            self.writer.close()
+        self._chart(lambda writer: writer.close())
         self._write_status()
+        if self.status.phase == "failed":
+            self.note_exit(1)
 
     def open_charts(self, first_step: int) -> None:
         """Start the event file; points of an earlier attempt at or after `first_step` no longer count."""
@@ -89,7 +92,7 @@ class Report:
     def say(self, line: str) -> None:
         """A line in the console log."""
         if self.speaks:
-            print(line, flush=True)
+            _print(line, sys.stdout)
 
     def phase(self, phase: Phase, detail: str = "") -> None:
         """What the run does now; shown at once."""
@@ -107,6 +110,10 @@ class Report:
     def totals(self, *, steps: int, epochs: int) -> None:
         """How long the run is."""
         self.status.total_steps, self.status.total_epochs = steps, epochs
+
+    def start_at(self, *, step: int, epoch: int, examples: int) -> None:
+        """Where a resumed run goes on."""
+        self.status.step, self.status.epoch, self.status.examples = step, epoch, examples
 
     # --- numbers -----------------------------------------------------------------------------------------------------
 
@@ -130,17 +137,25 @@ class Report:
 
     def scalars(self, values: Mapping[str, float], x: int | None = None) -> None:
         """Points for the charts, at the current step (or number of examples) unless `x` says otherwise."""
-        if self.writer is None:
-            return
         if x is None:
             x = self.status.examples if self.x_axis_examples else self.status.step
         for tag, value in values.items():
-            self.writer.add_scalar(tag, value, x)
+            self._chart(lambda writer, tag=tag, value=value: writer.add_scalar(tag, value, x))  # type: ignore[misc]
 
     def flush(self) -> None:
         """Make the charts' points visible to readers."""
-        if self.writer is not None:
-            self.writer.flush()
+        self._chart(lambda writer: writer.flush())
+
+    def _chart(self, act: Callable[[Any], object]) -> None:
+        """Do something with the event file, if there is one."""
+        if self.writer is None:
+            return
+        try:
+            act(self.writer)
+        except OSError as error:
+            # TensorBoard's thread is dead now. Charts are worth less than the run, which may still be able to save.
+            self.writer = None
+            _print(f"cannot write the charts of {self.run.path}: {error.strerror}. They end here", sys.stderr)
 
     # --- files -------------------------------------------------------------------------------------------------------
 
@@ -160,7 +175,10 @@ class Report:
         info = self.run.process()
         if self.speaks and info is not None and not info.supervised:
             info.ended, info.exit_code = time.time(), code
-            self.run.write_process(info)
+            try:
+                self.run.write_process(info)
+            except OSError as error:
+                _print(f"cannot write {self.run.process_file}: {error.strerror}", sys.stderr)
 
     def _heartbeat(self) -> None:
         while not self._closing.wait(HEARTBEAT_SECONDS):
@@ -171,8 +189,18 @@ class Report:
             try:
                 self.run.write_status(self.status)
             except OSError as error:
-                # A full disk must not kill a run that may still be able to save: say it and go on.
-                print(f"cannot write {self.run.status_file}: {error.strerror}", file=sys.stderr, flush=True)
+                # A full disk must not kill a run that may still be able to save: say it, once, and go on.
+                if self._writable:
+                    _print(f"cannot write {self.run.status_file}: {error.strerror}", sys.stderr)
+                self._writable = False
+            else:
+                self._writable = True
+
+
+def _print(line: str, stream: TextIO) -> None:
+    # The console log is a file too, often on the disk that is full: then there is nobody left to tell.
+    with contextlib.suppress(OSError):
+        print(line, file=stream, flush=True)
 
 
 def environment() -> str:

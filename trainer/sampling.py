@@ -6,6 +6,7 @@ pipeline around its share of the network (StageEngine.predict).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 
+from dpnb.errors import RunError
 from dpnb.runs.rundir import RunDir, write_text
 from dpnb.schema.sample import Prompt, Sampling
 from trainer.engine import StageEngine, World
@@ -97,12 +99,22 @@ def _settings(request: SampleRequest, step: int) -> dict[str, Any]:
 
 
 def write_sample(folder: Path, index: int, pixels_CFHW: Tensor, settings: dict[str, Any]) -> None:
-    """One picture (F = 1) and its settings. The .json comes last: readers count a picture once it stands."""
+    """One picture (F = 1) and its settings. The .json comes last: readers count a picture once it stands.
+
+    Raises `RunError` when the disk does not take them.
+    """
     assert pixels_CFHW.shape[1] == 1, "clips are written by families that make them"
-    folder.mkdir(parents=True, exist_ok=True)
     array = (pixels_CFHW[:, 0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     target = folder / f"{index:02d}.png"
     hidden = folder / f".{target.name}.tmp"
-    Image.fromarray(array).save(hidden, format="PNG")
-    hidden.replace(target)
-    write_text(target.with_suffix(".json"), json.dumps(settings, indent=1))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(hidden, format="PNG")
+        hidden.replace(target)
+        write_text(target.with_suffix(".json"), json.dumps(settings, indent=1))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise RunError(
+            f"cannot write the sample {target}: {error.strerror or error}. Make room, then resume."
+        ) from error

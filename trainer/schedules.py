@@ -13,9 +13,13 @@ COSINE_FLOOR = 1e-6  # learning rate at the end of a cosine, as in diffusion-pip
 
 
 def factor_at(step: int, *, kind: str, warmup_steps: int, total_steps: int, lr: float) -> float:
-    """What the base learning rate is multiplied with at a step (from 0). Warm-up starts at 1 / warmup_steps."""
+    """What the base learning rate is multiplied with at a step (from 0).
+
+    Warm-up rises in a line from 1 / warmup_steps at step 0 to 1 at step warmup_steps, as PyTorch's LinearLR, which
+    diffusion-pipe uses.
+    """
     if step < warmup_steps:
-        return (step + 1) / warmup_steps
+        return (1 + (warmup_steps - 1) * step / warmup_steps) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps))
     if kind == "linear":
         return 1 - progress

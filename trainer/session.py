@@ -8,18 +8,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from dpnb.errors import ConfigError, Problem
+from dpnb.errors import ConfigError, Problem, RunError
 from dpnb.runs.rundir import RunDir
 from dpnb.schema.training import Training
 from dpnb.toml import RunConfig
@@ -51,7 +53,11 @@ def quiet_libraries() -> None:
 
 
 def open_run(training: Training, arguments: argparse.Namespace, world: World) -> tuple[RunDir, Path | None]:
-    """The run directory and the checkpoint to resume from; rank 0 decides for all."""
+    """The run directory and the checkpoint to resume from; rank 0 decides for all. Collective.
+
+    Raises, on every rank, `ConfigError` when the stages do not divide the processes, and `RunError` when there is no
+    such run or it cannot be made.
+    """
     if world.size % training.pipeline_stages:
         message = f"{training.pipeline_stages} stages do not divide {world.size} processes."
         suggestion = f"Start a multiple of {training.pipeline_stages} processes (--num_gpus), or change it."
@@ -59,19 +65,38 @@ def open_run(training: Training, arguments: argparse.Namespace, world: World) ->
     which = training.resume_from_checkpoint
     if arguments.resume_from_checkpoint is not None:
         which = arguments.resume_from_checkpoint
-    box: list[Any] = [None, None]
-    if world.is_first:
+
+    def decide() -> tuple[RunDir, Path | None]:
         if arguments.run_dir is not None:
-            arguments.run_dir.mkdir(parents=True, exist_ok=True)
-            run = RunDir(arguments.run_dir.resolve())
-            box = [run.path, run.latest_checkpoint() if which else None]
-        else:
-            resumed = checkpoint.run_to_resume(training.output_dir, which)
-            run = resumed or RunDir.create(training.output_dir)
-            box = [run.path, None if resumed is None else resumed.latest_checkpoint()]
-    if world.size > 1:
-        dist.broadcast_object_list(box, src=0)
-    return RunDir(box[0]), box[1]
+            run = _named_run(arguments.run_dir)
+            return run, run.latest_checkpoint() if which else None
+        resumed = checkpoint.run_to_resume(training.output_dir, which)
+        if resumed is None:
+            return RunDir.create(training.output_dir), None
+        return resumed, resumed.latest_checkpoint()
+
+    run, resume_from = engine.from_first(decide)
+    if world.is_first:
+        _sweep(run)
+    return run, resume_from
+
+
+def _named_run(path: Path) -> RunDir:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the run directory {path}: {error.strerror}. Name another --run-dir.") from error
+    return RunDir(path.resolve())
+
+
+def _sweep(run: RunDir) -> None:
+    """What a run that was killed left behind: folders half written, and requests that it did not live to answer."""
+    for folder in run.path.glob(".*.tmp"):
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+    for request in run.pending_requests():
+        if run.request_file(request).stat().st_mtime < psutil.Process().create_time():
+            run.clear_request(request)
 
 
 def request_files(run: RunDir, config: RunConfig) -> dict[Path, str]:
@@ -157,7 +182,6 @@ class Acts:
         self.sampler = None
         if self.training.sample is not None:
             self.sampler = Sampler(family, self.training.sample, data.embeds_of, run, world)
-        self.epoch_losses: list[float] = []
 
     def before_first_step(self, now: Progress) -> None:
         """What the untrained model does, to compare with."""
@@ -165,16 +189,18 @@ class Acts:
         self._look(now, measure=bool(self.held_out) and self.training.eval_before_first_step, sample=sample)
 
     def after_step(self, now: Progress, loss: float, *, seconds: float) -> None:
-        """Tell about a finished step."""
-        examples_before, self.report.status.examples = self.report.status.examples, now.examples
-        lr = float(self.engine.optimizer.param_groups[0]["lr"])
+        """Tell about a finished step. Raises `RunError`, on every rank, when the training has diverged."""
+        grad_norm, lr = self.engine.grad_norm, self.engine.lr
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise RunError(self._diverged(now, loss, grad_norm))
+        examples_before = self.report.status.examples
         self.report.step(step=now.step, epoch=now.epoch, examples=now.examples, loss=loss, seconds=seconds)
         if now.step % self.training.logging_steps == 0:
             self.report.scalars(
                 {
                     "train/loss": loss,
                     "train/lr": lr,
-                    "train/grad_norm": self.engine.grad_norm,
+                    "train/grad_norm": grad_norm,
                     "train/seconds_per_step": seconds,
                     "train/samples_per_second": (now.examples - examples_before) / seconds,
                     **memory.usage(),
@@ -182,10 +208,18 @@ class Acts:
             )
         if now.step % self.training.steps_per_print == 0:
             self.report.print_step(lr)
-        self.epoch_losses.append(loss)
+        now.epoch_loss += loss
         if now.step % self.steps_per_epoch == 0:
-            self.report.scalars({"train/epoch_loss": sum(self.epoch_losses) / len(self.epoch_losses)}, x=now.epoch)
-            self.epoch_losses.clear()
+            self.report.scalars({"train/epoch_loss": now.epoch_loss / self.steps_per_epoch}, x=now.epoch)
+            now.epoch_loss = 0.0
+
+    def _diverged(self, now: Progress, loss: float, grad_norm: float) -> str:
+        latest = self.run.latest_checkpoint()
+        kept = "No checkpoint was written before it" if latest is None else f"The last checkpoint is {latest.name}"
+        return (
+            f"step {now.step}: the loss is {loss}, the norm of the gradient {grad_norm}: the training has diverged. "
+            f"{kept}. Use a lower optimizer.lr, more warmup_steps or gradient_clipping, and start again."
+        )
 
     def carry_out(self, due: Due, now: Progress, place: dict[str, int]) -> None:
         """Do what is due; collective. `place`: the loader's state. The export comes before the checkpoint, which
@@ -194,7 +228,7 @@ class Acts:
         if due.export is not None:
             self.report.phase("saving", f"exporting {due.export}")
             health = self.exporter.save(self.engine, due.export)
-            if health is not None and not health["finite"]:
+            if not health["finite"]:
                 self.report.say(
                     f"warning: {due.export} holds numbers that are not finite: kept as {due.export}.broken"
                 )

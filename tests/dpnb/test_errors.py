@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
@@ -66,3 +67,9 @@ def test_only_the_standard_library_is_needed():
     if done.returncode:  # not installed, only on the path
         pytest.skip("dpnb is not installed")
     assert not {"pydantic", "tomlkit", "numpy"} & set(eval(done.stdout))  # noqa: S307 - our own output
+
+
+def test_errors_survive_the_way_to_another_process() -> None:
+    error = ConfigError([Problem("error", "value", ("epochs",), "is odd.", "Make it even.", "run.toml", 3, 1)])
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.problems) == (str(error), error.problems)

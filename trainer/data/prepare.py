@@ -8,28 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from dpnb.dataset.bucket import MicroBatch, Plan, plan
 from dpnb.dataset.scan import Row, scan, without
-from dpnb.errors import DatasetError, DpnbError
+from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.model import FACTS
 from dpnb.schema.training import Training
 from dpnb.toml import RunConfig
-from trainer.data.cache import Cache, fill, text_key
+from trainer.callbacks import Stopped
+from trainer.data.cache import Cache, Filled, fill, text_key
 from trainer.data.loader import Loader
-from trainer.engine import World
+from trainer.engine import World, from_first, gather, together
 from trainer.families.base import Family, Tensors
 from trainer.report import Report
 from trainer.sampling import texts_of
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +78,13 @@ class _OnDemand:
         return self._load().encode_text(captions)
 
 
-def prepare(config: RunConfig, family: Family, world: World, report: Report) -> Data:
+def prepare(
+    config: RunConfig, family: Family, world: World, report: Report, stopped: Callable[[], bool] = lambda: False
+) -> Data:
     """Scan, bucket and cache the training set and the held-out sets; collective.
 
-    Raises `DatasetError` on every rank when a set leaves nothing to train on.
+    `stopped` is asked after each item. Raises, on every rank, `Stopped` when it says yes on one of them, and
+    `DatasetError` when a set leaves nothing to train on or the cache cannot be written.
     """
     training = config.training.value
     replicas = world.size // training.pipeline_stages
@@ -93,13 +92,9 @@ def prepare(config: RunConfig, family: Family, world: World, report: Report) -> 
     encoders = _OnDemand(family, world.device, report)
     batch = training.image_micro_batch_size_per_gpu or training.micro_batch_size_per_gpu
     eval_batch = training.eval_image_micro_batch_size_per_gpu or training.eval_micro_batch_size_per_gpu or batch
-    train = _one_set(
+    fill_cache = _Filler(training, world, report, encoders, cache, stopped)
+    train = fill_cache(
         config.dataset.value,
-        training,
-        world,
-        report,
-        encoders,
-        cache,
         deal=_dealer(config.dataset.value, training, batch, training.gradient_accumulation_steps, replicas),
         prompts=texts_of(training.sample),
     )
@@ -107,7 +102,7 @@ def prepare(config: RunConfig, family: Family, world: World, report: Report) -> 
     for name, document in config.eval_datasets.items():
         deal = _dealer(document.value, training, eval_batch, training.eval_gradient_accumulation_steps, replicas)
         try:
-            held_out[name] = _one_set(document.value, training, world, report, encoders, cache, deal=deal)
+            held_out[name] = fill_cache(document.value, deal=deal)
         except DatasetError as error:
             raise DatasetError(f"held-out set '{name}' ({document.path}): {error}") from error
     family.free_encoders()
@@ -132,38 +127,57 @@ def _dealer(
     return deal
 
 
-def _one_set(
-    dataset: Dataset,
-    training: Training,
-    world: World,
-    report: Report,
-    encoders: _OnDemand,
-    cache: Cache,
-    *,
-    deal: Callable[[Sequence[Row]], Plan],
-    prompts: Sequence[str] = (),
-) -> Plan:
-    report.phase("caching", "reading the pictures' headers")
-    found = _from_rank_0(world, lambda: scan(dataset, workers=training.map_num_proc))
-    planned = deal(found.rows)
-    filled = fill(
-        cache,
-        planned,
-        encoders,
-        prompts=prompts,
-        uncond_fraction=training.uncond_fraction,
-        rank=world.rank,
-        world=world.size,
-        batch_size=training.caching_batch_size,
-        workers=training.map_num_proc,
-        progress=report.progress,
-    )
-    broken = _from_all_ranks(world, dict(filled.failures))
-    if broken:
-        planned = deal(without(planned.rows, broken))
-    report.say(f"cache: {filled.hits} entries found, {filled.misses} encoded by rank 0")
-    _tell(planned, found.notes, report)
-    return planned
+@dataclass(frozen=True, slots=True)
+class _Filler:
+    """Brings one dataset file after another into the cache, with all ranks."""
+
+    training: Training
+    world: World
+    report: Report
+    encoders: _OnDemand
+    cache: Cache
+    stopped: Callable[[], bool]
+
+    def __call__(
+        self, dataset: Dataset, *, deal: Callable[[Sequence[Row]], Plan], prompts: Sequence[str] = ()
+    ) -> Plan:
+        """The plan of a dataset, without the files that turned out to be broken. Collective."""
+        self.report.phase("caching", "reading the pictures' headers")
+        found = from_first(lambda: scan(dataset, workers=self.training.map_num_proc))
+        planned = deal(found.rows)
+        filled = together(lambda: self._encode(planned, prompts))
+        shares = gather(None if filled is None else dict(filled.failures))
+        if filled is None or None in shares:
+            raise Stopped
+        broken = {path: reason for share in shares if share is not None for path, reason in share.items()}
+        if broken:
+            planned = deal(without(planned.rows, broken))
+        self.report.say(f"cache: {filled.hits} entries found, {filled.misses} encoded by rank 0")
+        _tell(planned, found.notes, self.report)
+        return planned
+
+    def _encode(self, planned: Plan, prompts: Sequence[str]) -> Filled | None:
+        """This rank's share; None when it was told to stop."""
+        try:
+            return fill(
+                self.cache,
+                planned,
+                self.encoders,
+                prompts=prompts,
+                uncond_fraction=self.training.uncond_fraction,
+                rank=self.world.rank,
+                world=self.world.size,
+                batch_size=self.training.caching_batch_size,
+                workers=self.training.map_num_proc,
+                progress=self._progress,
+            )
+        except Stopped:
+            return None
+
+    def _progress(self, done: int, total: int, what: str) -> None:
+        self.report.progress(done, total, what)
+        if self.stopped():
+            raise Stopped
 
 
 def _tell(planned: Plan, notes: Sequence[str], report: Report) -> None:
@@ -177,27 +191,3 @@ def _tell(planned: Plan, notes: Sequence[str], report: Report) -> None:
         report.say(f"  note: {line}")
     for bucket in planned.buckets:
         report.say(f"  bucket {bucket.name}: {len(bucket.examples)} examples, {bucket.batches} batches")
-
-
-def _from_rank_0(world: World, work: Callable[[], T]) -> T:
-    """What rank 0 finds, on every rank; an error of its kind is raised on every rank."""
-    box: list[Any] = [None]
-    if world.is_first:
-        try:
-            box[0] = work()
-        except DpnbError as error:
-            box[0] = error
-    if world.size > 1:
-        dist.broadcast_object_list(box, src=0)
-    if isinstance(box[0], DpnbError):
-        raise box[0]
-    return box[0]  # type: ignore[no-any-return]
-
-
-def _from_all_ranks(world: World, mine: dict[Path, str]) -> dict[Path, str]:
-    """The union of what every rank found; this also waits for all of them."""
-    if world.size == 1:
-        return mine
-    everyone: list[Any] = [None] * world.size
-    dist.all_gather_object(everyone, mine)
-    return {path: reason for found in everyone for path, reason in found.items()}

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dpnb.errors import ConfigError, Problem
 from dpnb.schema.model import FACTS, FluxModel
 from trainer import objective
 from trainer.families.base import DTYPES, Denoise, Prepared, SampleRequest, Tensors, fingerprint
@@ -56,8 +57,14 @@ class FluxEmbed(nn.Module):
         x = FluxInputs(*inputs)
         # The network was trained on time and guidance times 1000. They stay in float32: bfloat16 would round a
         # time to three digits.
-        scale = (x.time_B * 1000, x.guidance_B * 1000) if self.with_guidance else (x.time_B * 1000,)
-        temb_BD = self.time_text_embed(*scale, x.pooled_BD)
+        if self.with_guidance:
+            temb_BD = self.time_text_embed(x.time_B * 1000, x.guidance_B * 1000, x.pooled_BD)
+        else:
+            from diffusers.models.embeddings import CombinedTimestepTextProjEmbeddings
+
+            # By its class, for a network that has a guidance embedding and is to be trained without: the other parts
+            # are called alike.
+            temb_BD = CombinedTimestepTextProjEmbeddings.forward(self.time_text_embed, x.time_B * 1000, x.pooled_BD)
         return FluxWire(self.x_embedder(x.hidden_BLC), self.context_embedder(x.text_BSD), temb_BD, x.grid_BL3)
 
 
@@ -317,11 +324,20 @@ class Flux:
         config.save_pretrained(folder)
 
     def load_adapter(self, folder: Path) -> dict[str, Tensor]:
-        """The adapter's weights without the prefix. Also reads diffusers' own pytorch_lora_weights.safetensors."""
+        """The adapter's weights without the prefix. Also reads diffusers' own pytorch_lora_weights.safetensors.
+
+        Raises `ConfigError` when the folder holds no readable adapter.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         files = sorted(folder.glob("*.safetensors"))
-        weights = load_file(files[0])
+        if not files:
+            raise _no_adapter(f"'{folder}' holds no .safetensors file.")
+        try:
+            weights = load_file(files[0])
+        except SafetensorError as error:
+            raise _no_adapter(f"'{files[0]}' cannot be read: {error}.") from error
         return {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
 
     def save_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
@@ -333,6 +349,11 @@ class Flux:
             transformer = FluxTransformer2DModel.from_config(self.config)
         transformer.load_state_dict(weights, assign=True)
         transformer.save_pretrained(folder)
+
+
+def _no_adapter(message: str) -> ConfigError:
+    suggestion = "Name the folder of an export, such as epoch2 of an earlier run."
+    return ConfigError([Problem("error", "value", ("adapter", "init_from_existing"), message, suggestion)])
 
 
 def pack(latents_BCHW: Tensor) -> Tensor:

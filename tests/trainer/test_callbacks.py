@@ -1,0 +1,159 @@
+"""The calendar of a run: which steps evaluate, sample, export, checkpoint and stop; signals and the clock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpnb.runs.rundir import REQUESTS, RunDir
+from tests.trainer import small
+from trainer import callbacks
+from trainer.callbacks import Due, Progress
+
+STEPS_PER_EPOCH, EXAMPLES_PER_STEP = 3, 4
+
+
+def calendar(path: Path, now: Progress | None = None, **changes: Any) -> callbacks.Calendar:
+    asked = small.training(**({"epochs": 4, "save_every_n_epochs": None} | changes))
+    stop = callbacks.StopSignal()
+    return callbacks.Calendar(asked, RunDir(path), small.alone(), stop, STEPS_PER_EPOCH, now or Progress())
+
+
+def at(step: int) -> Progress:
+    return Progress(step, -(-step // STEPS_PER_EPOCH), step * EXAMPLES_PER_STEP)
+
+
+def table(own: callbacks.Calendar, first: int = 1) -> dict[int, Due]:
+    """step -> what is due, until the calendar says quit."""
+    found: dict[int, Due] = {}
+    for step in range(first, 100):
+        found[step] = own.due(at(step))
+        if found[step].quit:
+            return found
+    raise AssertionError("never ends")
+
+
+def steps(due: dict[int, Due], what: str) -> list[int]:
+    return [step for step, one in due.items() if getattr(one, what)]
+
+
+HELD = {"eval_datasets": [{"name": "held", "config": "held.toml"}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "expected"),
+    [
+        ({}, "quit", [12]),
+        ({"max_steps": 5}, "quit", [5]),
+        ({"max_steps": 50}, "quit", [12]),
+        ({}, "checkpoint", [12]),
+        ({"checkpoint_every_n_epochs": 2}, "checkpoint", [6, 12]),
+        ({"eval_every_n_steps": 5}, "evaluate", []),
+        (HELD, "evaluate", []),
+        (HELD | {"eval_every_n_steps": 5}, "evaluate", [5, 10]),
+        (HELD | {"eval_every_n_epochs": 2}, "evaluate", [6, 12]),
+        (HELD | {"eval_every_n_epochs": 2, "eval_every_n_steps": 5}, "evaluate", [5, 6, 10, 12]),
+        (HELD | {"eval_every_n_examples": 10}, "evaluate", [3, 5, 8, 10]),
+        (HELD | {"eval_every_n_examples": 16, "eval_every_n_steps": 1}, "evaluate", [4, 8, 12]),
+        ({}, "sample", []),
+        ({"sample": small.sampling()}, "sample", [12]),
+        ({"sample": small.sampling(every_n_steps=5)}, "sample", [5, 10, 12]),
+        ({"sample": small.sampling(every_n_epochs=1), "max_steps": 7}, "sample", [3, 6, 7]),
+    ],
+)
+def test_what_is_due_when(changes: dict[str, Any], what: str, expected: list[int], tmp_path: Path) -> None:
+    assert steps(table(calendar(tmp_path, **changes)), what) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"save_every_n_epochs": 2}, {6: "epoch2", 12: "epoch4"}),
+        ({"save_every_n_epochs": 3}, {9: "epoch3", 12: "epoch4"}),
+        ({"save_every_n_steps": 5}, {5: "step5", 10: "step10", 12: "epoch4"}),
+        ({"save_every_n_steps": 6, "save_every_n_epochs": 2}, {6: "epoch2", 12: "epoch4"}),
+        ({"save_every_n_examples": 20}, {5: "step5", 10: "step10", 12: "epoch4"}),
+        ({"save_every_n_epochs": 2, "max_steps": 7}, {6: "epoch2", 7: "step7"}),
+        ({"save_every_n_epochs": 5, "max_steps": 6}, {6: "step6"}),
+    ],
+)
+def test_names_of_exports(changes: dict[str, Any], expected: dict[int, str], tmp_path: Path) -> None:
+    due = table(calendar(tmp_path, **changes))
+    assert {step: one.export for step, one in due.items() if one.export} == expected
+
+
+def test_a_resume_does_not_repeat_what_the_examples_had_reached(tmp_path: Path) -> None:
+    own = calendar(tmp_path, at(4), **HELD, eval_every_n_examples=10)
+    assert steps(table(own, first=5), "evaluate") == [5, 8, 10]
+
+
+def test_requests_are_answered_once_and_their_files_removed(tmp_path: Path) -> None:
+    own = calendar(tmp_path, **HELD, sample=small.sampling())
+    for request in REQUESTS:
+        own.run.request(request)
+    assert own.due(at(1)) == Due(evaluate=True, sample=True, export="step1", checkpoint=True, quit=True)
+    assert own.run.pending_requests() == []
+    assert own.due(at(2)) == Due()
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ("save", Due(checkpoint=True)),
+        ("save_quit", Due(checkpoint=True, export="step1", quit=True)),
+        ("sample", Due()),
+        ("evaluate", Due()),
+    ],
+)
+def test_a_request_alone(request_: Any, expected: Due, tmp_path: Path) -> None:
+    own = calendar(tmp_path)  # neither samples nor held-out sets: asking for them does nothing
+    own.run.request(request_)
+    assert own.due(at(1)) == expected
+
+
+def test_a_full_finetune_that_is_stopped_writes_no_export(tmp_path: Path) -> None:
+    own = calendar(tmp_path, adapter=None)
+    own.run.request("save_quit")
+    assert own.due(at(1)) == Due(checkpoint=True, quit=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(number: signal.Signals, tmp_path: Path) -> None:
+    own = calendar(tmp_path)
+    before = signal.getsignal(number)
+    with own.stop.caught():
+        assert own.due(at(1)) == Due()
+        os.kill(os.getpid(), number)
+        assert own.due(at(2)) == Due(checkpoint=True, export="step2", quit=True)
+    assert signal.getsignal(number) is before
+
+
+def test_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    own = calendar(tmp_path, checkpoint_every_n_minutes=2)
+    found = []
+    for step in range(1, 8):
+        clock[0] += 50
+        found.append(own.due(at(step)).checkpoint)
+    assert found == [False, False, True, False, False, True, False]
+
+
+def test_stopping_before_the_first_step(tmp_path: Path) -> None:
+    small.alone()
+    stop, run = callbacks.StopSignal(), RunDir(tmp_path)
+    callbacks.check_stop(stop, run)
+    run.request("save")
+    callbacks.check_stop(stop, run)
+    run.request("save_quit")
+    with pytest.raises(callbacks.Stopped):
+        callbacks.check_stop(stop, run)
+    assert run.pending_requests() == ["save"]
+    stop.seen.set()
+    with pytest.raises(callbacks.Stopped):
+        callbacks.check_stop(stop, run)

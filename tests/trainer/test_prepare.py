@@ -1,0 +1,142 @@
+"""From dataset files to plans and a full cache: what is encoded when, what is left out, how it is stopped."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dpnb import toml
+from dpnb.errors import DatasetError
+from dpnb.runs.rundir import RunDir
+from dpnb.schema import Dataset, Directory
+from dpnb.toml import RunConfig
+from tests.trainer import small
+from tests.trainer.launching import Project
+from trainer.callbacks import Stopped
+from trainer.data.prepare import Data, prepare
+from trainer.report import Report
+from trainer.tiny import drawing
+
+
+class Family:
+    """Counts what it encodes."""
+
+    pixels_identity, text_identity = "p", "t"
+
+    def __init__(self) -> None:
+        self.loaded = self.freed = 0
+        self.pixels: list[tuple[int, ...]] = []
+        self.captions: list[str] = []
+
+    def load_encoders(self, _device: torch.device) -> None:
+        self.loaded += 1
+
+    def free_encoders(self) -> None:
+        self.freed += 1
+
+    def encode_pixels(self, pixels: Tensor) -> dict[str, Tensor]:
+        self.pixels.append(tuple(pixels.shape))
+        return {"latents": pixels[:, :1, 0, ::16, ::16].contiguous()}
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        self.captions += captions
+        return {"text": torch.tensor([[float(len(caption))] for caption in captions])}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Project:
+    drawing.draw_dataset(tmp_path / "train", count=4, seed=1)
+    drawing.draw_dataset(tmp_path / "held", count=2, seed=2)
+    for name in ("train", "held"):
+        dataset = Dataset(resolutions=[32], directory=[Directory(path=str(tmp_path / name))])
+        (tmp_path / f"{name}.toml").write_text(toml.dump(dataset))
+    return Project(tmp_path)
+
+
+def config_of(project: Project, **changes: Any) -> RunConfig:
+    held = [{"name": "held", "config": str(project.root / "held.toml")}]
+    values = {"dataset": str(project.root / "train.toml"), "eval_datasets": held, "gradient_accumulation_steps": 1}
+    return toml.load_run(project.write("run", **(values | changes)))
+
+
+def run(config: RunConfig, family: Any, stopped: Callable[[], bool] = lambda: False) -> Data:
+    report = Report(RunDir(Path(config.training.value.output_dir)), speaks=False)
+    report.speaks = True
+    report._write_status = lambda: None  # type: ignore[method-assign]
+    return prepare(config, family, small.alone(), report, stopped)
+
+
+def test_everything_that_training_needs_is_cached_once(pictures: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_of(pictures, sample=small.sampling(prompts=["a prompt"]), uncond_fraction=0.1)
+    family = Family()
+    data = run(config, family)
+    assert (family.loaded, family.freed) == (1, 1)
+    assert len(family.pixels) == 6
+    assert {"a prompt", ""} <= set(family.captions)
+    assert len(family.captions) == len(set(family.captions))
+    assert data.train.steps_per_epoch == 2
+    assert data.held_out["held"].steps_per_epoch == 1
+    assert data.embeds_of("a prompt")["text"].tolist() == [[8.0]]
+    with data.loader(data.train, config.training.value, replica=0) as loader:
+        assert next(loader).tensors["latents"].shape == (2, 1, 2, 2)
+    out = capsys.readouterr().out
+    assert "dataset: 4 of 4 files used, 2 steps an epoch" in out
+    assert "  bucket 32x32 (aspect ratio 1.0): 4 examples, 2 batches" in out
+    again = Family()
+    run(config, again)
+    assert (again.loaded, again.pixels, again.captions) == (0, [], [])
+
+
+def test_a_broken_file_is_named_and_left_out(pictures: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    first = sorted((pictures.root / "train").glob("*.png"))[0]
+    first.write_bytes(first.read_bytes()[:200])
+    data = run(config_of(pictures), Family())
+    assert sum(row.used for row in data.train.rows) == 3
+    assert data.train.steps_per_epoch == 1
+    assert f"  left out: {first}: " in capsys.readouterr().out
+
+
+def test_a_held_out_set_without_a_batch_is_named(pictures: Project) -> None:
+    config = config_of(pictures, eval_micro_batch_size_per_gpu=50)
+    start = f"held-out set 'held' ({pictures.root}/held.toml): "
+    with pytest.raises(DatasetError, match=f"^{re.escape(start)}."):
+        run(config, Family())
+
+
+def test_a_training_set_without_a_batch(pictures: Project) -> None:
+    with pytest.raises(DatasetError):
+        run(config_of(pictures, micro_batch_size_per_gpu=50), Family())
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_stopped_while_caching(after: int, pictures: Project) -> None:
+    family, stop = Family(), threading.Event()
+    encode = family.encode_pixels
+
+    def encode_and_stop(pixels: Tensor) -> dict[str, Tensor]:
+        if len(family.pixels) + 1 == after:
+            stop.set()
+        return encode(pixels)
+
+    family.encode_pixels = encode_and_stop  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        run(config_of(pictures), family, stop.is_set)
+    assert len(family.pixels) == after, "nothing is encoded after that"
+    rest = Family()
+    run(config_of(pictures), rest)
+    assert len(rest.pixels) == 6 - after, "what was encoded is kept"
+
+
+def test_a_full_cache_disk_is_the_datasets_error(pictures: Project) -> None:
+    config = config_of(pictures)
+    (pictures.root / "file").touch()
+    config.training.value.cache_dir = str(pictures.root / "file" / "below")
+    with pytest.raises(DatasetError, match=r"the cache folder '.*' cannot be written"):
+        run(config, Family())

@@ -1,0 +1,95 @@
+"""The pieces that train.py puts together: which run directory, what was left in it, what is written down."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dpnb import toml
+from dpnb.errors import ConfigError, RunError
+from dpnb.runs.rundir import RunDir
+from dpnb.schema import Training
+from tests.trainer import small
+from tests.trainer.launching import Project
+from trainer import session
+from trainer.engine import World
+
+
+def arguments(run_dir: Path | None = None, resume: Any = None) -> argparse.Namespace:
+    return argparse.Namespace(run_dir=run_dir, resume_from_checkpoint=resume)
+
+
+def asked(path: Path, **changes: Any) -> Training:
+    return small.training(output_dir=str(path), **changes)
+
+
+def with_checkpoint(path: Path) -> Path:
+    (path / "global_step3").mkdir(parents=True)
+    (path / "latest").write_text("global_step3")
+    (path / "status.json").write_text("{}")
+    return path
+
+
+def test_a_new_run_below_output_dir(tmp_path: Path) -> None:
+    run, resume_from = session.open_run(asked(tmp_path), arguments(), small.alone())
+    assert (run.path.parent, run.path.is_dir(), resume_from) == (tmp_path, True, None)
+
+
+@pytest.mark.parametrize(("in_file", "argument"), [(True, None), (False, True), ("20250101_00-00-00", None)])
+def test_a_run_that_goes_on(in_file: Any, argument: Any, tmp_path: Path) -> None:
+    old = with_checkpoint(tmp_path / "20250101_00-00-00")
+    training = asked(tmp_path, resume_from_checkpoint=in_file)
+    assert session.open_run(training, arguments(resume=argument), small.alone()) == (RunDir(old), old / "global_step3")
+
+
+def test_a_named_run_directory(tmp_path: Path) -> None:
+    own = tmp_path / "deep" / "own"
+    assert session.open_run(asked(tmp_path), arguments(own), small.alone()) == (RunDir(own), None)
+    with_checkpoint(own)
+    assert session.open_run(asked(tmp_path), arguments(own), small.alone()) == (RunDir(own), None)
+    assert session.open_run(asked(tmp_path), arguments(own, True), small.alone())[1] == own / "global_step3"
+
+
+def test_a_run_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = f"cannot make the run directory {tmp_path}/file/run: Not a directory. Name another --run-dir."
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        session.open_run(asked(tmp_path), arguments(tmp_path / "file" / "run"), small.alone())
+
+
+def test_stages_that_do_not_divide_the_processes(tmp_path: Path) -> None:
+    message = (
+        "error: pipeline_stages: 2 stages do not divide 3 processes. "
+        "Start a multiple of 2 processes (--num_gpus), or change it."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        session.open_run(asked(tmp_path, pipeline_stages=2), arguments(), World(0, 3, torch.device("cpu")))
+
+
+def test_what_a_killed_run_left_behind_is_cleared(tmp_path: Path) -> None:
+    own = RunDir(with_checkpoint(tmp_path / "own"))
+    for name in (".global_step4.tmp", ".epoch1.tmp"):
+        (own.path / name).mkdir()
+    own.request("save_quit")
+    os.utime(own.request_file("save_quit"), (0, 0))  # before this process began
+    own.request("sample")
+    session.open_run(asked(tmp_path), arguments(own.path), small.alone())
+    assert sorted(p.name for p in own.path.iterdir()) == ["global_step3", "latest", "sample", "status.json"]
+
+
+def test_what_was_asked_is_kept_word_for_word(project: Project, tmp_path: Path) -> None:
+    file = project.write("words", eval_datasets=project.held_out)
+    file.write_text("# mine\n" + file.read_text())
+    files = session.request_files(RunDir(tmp_path), toml.load_run(file))
+    assert files == {
+        tmp_path / "run.toml": file.read_text(),
+        tmp_path / "dataset.toml": (project.root / "dataset.toml").read_text(),
+        tmp_path / "eval_held.toml": (project.root / "held.toml").read_text(),
+    }
+    assert files[tmp_path / "run.toml"].startswith("# mine")

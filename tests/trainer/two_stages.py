@@ -1,0 +1,141 @@
+"""Run on two processes by test_engine.py: `deepspeed --module tests.trainer.two_stages OUT`; a file for each rank."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dpnb.errors import DpnbError, RunError
+from dpnb.runs.rundir import RunDir
+from dpnb.schema import LoraAdapter
+from tests.trainer import small
+from trainer import callbacks, checkpoint, engine, export
+
+BATCHES = 2
+BY_HAND: dict[str, Any] = {
+    "pipeline_stages": 2,
+    "partition_method": "manual",
+    "partition_split": [5],
+    "adapter": LoraAdapter(rank=4, target_modules=["to_q", "proj_out"]),
+    "gradient_accumulation_steps": BATCHES,
+    "gradient_clipping": 0,
+}
+TOGETHER = "rank 1 alone fails"
+
+
+def micro_batches() -> list[engine.MicroBatch]:
+    """Two, of different sizes: a square picture and a wide one."""
+    own = small.family()
+    return [
+        small.noised(own, small.batch(2, 4, 4, seed=1), [1, 2]),
+        small.noised(own, small.batch(2, 4, 8, seed=2), [3, 4]),
+    ]
+
+
+def gradients_of(own: engine.StageEngine, network: Any) -> dict[str, torch.Tensor]:
+    """The gradients of one step, by name in the network: what SGD with a learning rate of 1 took off the weights."""
+    mine = set(own.module.parameters())
+    trained = {p: name for p, name in small.trained_names(network).items() if p in mine}
+    before = {name: p.detach().clone() for p, name in trained.items()}
+    own.train_step(micro_batches())
+    return {name: before[name] - p.detach() for p, name in trained.items()}
+
+
+def text_of(work: Any) -> str:
+    try:
+        work()
+    except callbacks.Stopped:
+        return "Stopped"
+    except DpnbError as error:
+        return str(error)
+    return ""
+
+
+def numbers(out: dict[str, Any], own: engine.StageEngine, network: Any) -> None:
+    """Training and predicting."""
+    sent: list[Any] = []
+    send = own._send_tensor_meta
+    own._send_tensor_meta = lambda buffer, stage: (sent.append(buffer), send(buffer, stage))[1]
+    out["gradients"] = gradients_of(own, network)
+    out["loss"], out["grad_norm"] = float(own.agg_train_loss), own.grad_norm
+    out["needs_gradient"] = [t.requires_grad for t in sent[0]] if sent else []
+    out["layers"], out["kept"] = len(own.module.forward_funcs), len(own.module._layer_specs)
+    by_hand, its_network, _ = small.lora_engine(small.training(**BY_HAND))
+    out["by_hand"] = gradients_of(by_hand, its_network)
+    out["by_hand_layers"] = len(by_hand.module.forward_funcs)
+    out["predictions"] = [own.predict(inputs) for inputs, _ in micro_batches()]
+
+
+def agreement(out: dict[str, Any], world: engine.World, run: RunDir) -> None:
+    """What one rank finds, all ranks do."""
+
+    def only_on_1() -> None:
+        if world.rank == 1:
+            raise RunError(TOGETHER)
+
+    out["together"] = text_of(lambda: engine.together(only_on_1))
+    out["from_first"] = engine.from_first(lambda: "only rank 0 knows" if world.is_first else "wrong")
+    out["gathered"] = engine.gather(world.rank * 10)
+    stop = callbacks.StopSignal()
+    callbacks.check_stop(stop, run)
+    if world.rank == 1:
+        stop.seen.set()
+    out["stopped"] = text_of(lambda: callbacks.check_stop(stop, run))
+    asked = small.training(pipeline_stages=2, partition_method="manual", partition_split=[5])
+    out["empty_stage"] = text_of(lambda: small.lora_engine(asked))
+
+
+def files(out: dict[str, Any], world: engine.World, run: RunDir, own: engine.StageEngine, network: Any) -> None:
+    """Checkpoints and exports of which one rank cannot write its part."""
+    checkpoint.save(own, run, world, callbacks.Progress(step=1), {"epoch": 0, "batch": 1})
+    if world.rank == 1:
+        own.checkpoint_engine.failure = "no room"
+    progress = callbacks.Progress(step=2)
+    out["checkpoint"] = text_of(lambda: checkpoint.save(own, run, world, progress, {"epoch": 0, "batch": 2}))
+    out["left"] = sorted(path.name for path in run.path.iterdir())
+    _, config = small.lora_network(LoraAdapter(rank=4))
+    names = small.trained_names(network)
+    exporter = export.Exporter(small.family(), small.training(pipeline_stages=2), run, world, names, config)
+    out["health"] = exporter.save(own, "step1")
+    out["exported"] = len(small.family().load_adapter(run.path / "step1"))
+
+    def save_file(weights: Any, path: Path) -> None:
+        if path.stem == "stage_1":
+            raise OSError(28, "No space left on device")
+
+    export.save_file = save_file
+    out["refused"] = text_of(lambda: exporter.save(own, "step2"))
+    dist.barrier()
+
+
+def voice(out: dict[str, Any], world: engine.World) -> None:
+    """Rank 1 fails while rank 0 waits for it; then it is gone."""
+    try:
+        with engine.one_voice():
+            if world.rank == 1:
+                raise RunError("rank 1 has found no coffee")
+            dist.barrier()
+    except DpnbError as error:
+        out["voice"] = (type(error).__name__, str(error))
+
+
+def main(folder: Path) -> None:
+    world = engine.join_world()
+    run = RunDir(folder / "run")
+    run.path.mkdir(exist_ok=True)
+    asked = small.training(pipeline_stages=2, gradient_accumulation_steps=BATCHES, gradient_clipping=0)
+    own, network, _ = small.lora_engine(asked)
+    out: dict[str, Any] = {}
+    numbers(out, own, network)
+    agreement(out, world, run)
+    files(out, world, run, own, network)
+    voice(out, world)
+    torch.save(out, folder / f"rank{world.rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[-1]))
