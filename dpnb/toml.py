@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from dpnb.errors import ConfigError, Loc, Problem, errors_in
 from dpnb.schema.base import Section, sections_below, texts_as_tables, ui_of
 from dpnb.schema.dataset import Dataset
-from dpnb.schema.rules import check_dataset, check_path, check_training, kind_of_path
+from dpnb.schema.rules import check_dataset, check_model_folder, check_path, check_training, kind_of_path
 from dpnb.schema.training import EvalDataset, Training
 from dpnb.toml_places import nearest_place, places
 from dpnb.toml_words import missing_types, problems_of, section_for
@@ -68,6 +68,7 @@ def load(path: Path | str, cls: type[S], *, paths: bool = True) -> Document[S]:
     value, problems = validate(data, cls)
     if paths:
         problems += _check_paths(data, cls)
+        problems += check_model_folder(value) if isinstance(value, Training) else []
     if problems:
         found = places(text)
         problems = [p.at(path, *nearest_place(found, p.loc)) for p in problems]

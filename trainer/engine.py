@@ -52,7 +52,13 @@ class World:
 
 
 def join_world() -> World:
-    """Join the process group that the launcher set up (gloo on a CPU, NCCL on GPUs)."""
+    """Join the process group that the launcher set up (gloo on a CPU, NCCL on GPUs).
+
+    Without a launcher (`python -m trainer.train`) this process is a world of its own.
+    """
+    if "RANK" not in os.environ:
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+        os.environ.update(alone)
     accelerator = get_accelerator()
     if accelerator.device_name() == "cpu":
         # DeepSpeed 0.19.8 compiles a shared-memory all-reduce at start-up: half a minute and a C++ compiler, which a

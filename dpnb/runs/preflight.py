@@ -23,19 +23,13 @@ from pathlib import Path
 from dpnb.dataset.bucket import Plan, plan
 from dpnb.dataset.scan import Row, scan
 from dpnb.errors import DatasetError, Loc, Problem
-from dpnb.runs.rundir import read_json
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.model import FACTS
+from dpnb.schema.rules import check_model_folder
 from dpnb.schema.training import Training
 from dpnb.toml import Document, RunConfig
 
 INSTALL_HINT = "pip install 'dpnb[train]'"
-# The parts of a diffusers folder that a family needs, and the class of its network.
-COMPONENTS: dict[str, tuple[str, ...]] = {
-    "flux": ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"),
-}
-NETWORKS: dict[str, str] = {"flux": "FluxTransformer2DModel"}
-
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _OPTIMIZER_BYTES = 12  # a checkpoint holds a float32 copy and two moments of each trained number
 _KEPT_CHECKPOINTS = 2
@@ -51,7 +45,7 @@ def check(config: RunConfig, num_gpus: int) -> list[Problem]:
         *_packages(training),
         *_gpus_suffice(training, num_gpus),
         *_folders(training),
-        *_model_folder(training),
+        *check_model_folder(training),
     ]
     made: Plan | None = None
     for loc, document, micro_batch in _datasets(config):
@@ -200,28 +194,6 @@ def existing_ancestor(path: Path) -> Path:
 
 
 # --- the model -------------------------------------------------------------------------------------------------------
-
-
-def _model_folder(training: Training) -> Iterator[Problem]:
-    """Does diffusers_path hold a model of the family that is asked for?"""
-    model, loc = training.model, ("model", "diffusers_path")
-    folder = Path(model.diffusers_path)
-    index = read_json(folder / "model_index.json")
-    if index is None:
-        hint = "Name a folder in diffusers format, as `huggingface-cli download REPOSITORY` makes it."
-        yield _error(loc, f"'{folder}' has no readable model_index.json.", hint)
-        return
-    needed = COMPONENTS.get(model.type, ())
-    missing = [name for name in needed if not (folder / name).is_dir()]
-    if missing:
-        yield _error(loc, f"'{folder}' lacks {', '.join(missing)}.", "Download the model again, whole.")
-    wanted, network = NETWORKS.get(model.type), index.get("transformer")
-    seen = network[-1] if isinstance(network, list) and network else None
-    if wanted is not None and seen is not None and seen != wanted:
-        title = FACTS[model.type].title
-        yield _error(loc, f"'{folder}' holds a {seen}; {title} is a {wanted}.", "Change model.type or the folder.")
-    if "transformer" not in missing and not _network_files(training):
-        yield _error(loc, f"'{folder}/transformer' holds no .safetensors file.", "Download the model again, whole.")
 
 
 def _network_files(training: Training) -> list[Path]:

@@ -18,12 +18,15 @@ from dpnb.schema.base import Dtype, InputDir, InputFile, Section, Ui, one_of
 class FamilyFacts:
     """What scan, buckets, forms and rules need to know of an architecture.
 
+    `network`: diffusers class of the network that is trained, `components`: sub-folders of a complete model.
     `rounding_px`: both sides of a bucket are multiples of this. `frames_per_latent`: a clip has k * this + 1 frames.
     `fps`: the frame rate clips are re-timed to. `adapters`: adapter types it takes.
     """
 
     title: str
     rounding_px: int
+    network: str = ""
+    components: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ("lora",)
     full_finetune: bool = True
     video: bool = False
@@ -62,5 +65,10 @@ MODELS: tuple[type[Section], ...] = (FluxModel,)
 Model: TypeAlias = one_of(*MODELS)  # type: ignore[valid-type]
 
 FACTS: dict[str, FamilyFacts] = {
-    "flux": FamilyFacts(title="FLUX.1", rounding_px=16),
+    "flux": FamilyFacts(
+        title="FLUX.1",
+        rounding_px=16,
+        network="FluxTransformer2DModel",
+        components=("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"),
+    ),
 }

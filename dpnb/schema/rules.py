@@ -6,6 +6,7 @@ option that would have no effect. Rules see schema objects only: no file is open
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -313,3 +314,34 @@ def _what_to_do(value: str) -> str:
     if not Path(value).is_absolute():
         return f"Relative paths count from the working directory ({Path.cwd()}): correct it, or write the full path."
     return "Correct the path."
+
+
+def check_model_folder(training: Training) -> list[Problem]:
+    """Does diffusers_path hold a whole model of the family that is asked for? Nothing about a folder that is not."""
+    model, loc, facts = training.model, ("model", "diffusers_path"), FACTS[training.model.type]
+    folder = Path(model.diffusers_path)
+    if not folder.is_dir():
+        return []
+
+    def problem(message: str, suggestion: str) -> Problem:
+        return Problem("error", "path", loc, message, suggestion)
+
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        hint = "Name a folder in diffusers format, as `huggingface-cli download REPOSITORY` makes it."
+        return [problem(f"'{folder}' has no readable model_index.json.", hint)]
+    found = []
+    missing = [name for name in facts.components if not (folder / name).is_dir()]
+    if missing:
+        found.append(problem(f"'{folder}' lacks {', '.join(missing)}.", "Download the model again, whole."))
+    entry = index.get("transformer") if isinstance(index, dict) else None
+    seen = entry[-1] if isinstance(entry, list) and entry else None
+    if seen is not None and seen != facts.network:
+        message = f"'{folder}' holds a {seen}; {facts.title} is a {facts.network}."
+        found.append(problem(message, "Change model.type or the folder."))
+    own_network = "transformer" not in missing and model.transformer_path is None
+    if own_network and not any((folder / "transformer").glob("*.safetensors")):
+        message = f"'{folder / 'transformer'}' holds no .safetensors file."
+        found.append(problem(message, "Download the model again, whole."))
+    return found

@@ -20,6 +20,7 @@ from dpnb.presets import flux_lora, tiny_lora
 from dpnb.schema import AdamW, Dataset, Directory, LoraAdapter, Sgd, Training
 from dpnb.schema.base import Section, Ui
 from dpnb.widgets.form import Form, TrainingForm
+from tests.dpnb.model_folder import lay_out
 
 
 @pytest.fixture
@@ -272,6 +273,7 @@ def test_a_section_written_in_a_notebook_needs_no_further_code() -> None:
 
 
 def test_a_form_saves_and_loads(training: Training, tmp_path: Path) -> None:
+    lay_out(tmp_path)
     path = TrainingForm(training).save(tmp_path / "deep" / "run.toml")
     assert TrainingForm.load(path).value == training
     assert toml.load(path, Training).value == training

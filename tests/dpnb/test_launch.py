@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -187,10 +186,9 @@ def test_objects_without_a_dataset_read_the_file_that_they_name(files):
 
 
 def test_preflight_errors_stop_and_can_be_passed_over(files, stand_in, monkeypatch, tmp_path):
-    shutil.copytree(TINY, tmp_path / "model")
-    shutil.rmtree(tmp_path / "model" / "vae")
-    files.write_text(files.read_text().replace(str(TINY), str(tmp_path / "model")))
-    with pytest.raises(PreflightError, match="lacks vae"):
+    text = files.read_text().replace("micro_batch_size_per_gpu = 4", "micro_batch_size_per_gpu = 500")
+    files.write_text(text)
+    with pytest.raises(PreflightError, match="nothing is left to train on"):
         launch(files)
     assert not (tmp_path / "runs").exists()
     assert launch(files, check=False).process.pid is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dpnb.presets import flux_lora
 from dpnb.schema import (
     AdamW,
     Dataset,
@@ -21,7 +22,8 @@ from dpnb.schema import (
     rules,
 )
 from dpnb.schema.model import FamilyFacts
-from dpnb.schema.rules import check_dataset, check_path, check_paths, check_training, kind_of_path
+from dpnb.schema.rules import check_dataset, check_model_folder, check_path, check_paths, check_training, kind_of_path
+from tests.dpnb.model_folder import lay_out
 
 
 def training(model=None, **values) -> Training:
@@ -328,4 +330,39 @@ def test_check_paths_looks_at_every_path_of_an_object(folder):
         "cache_dir",
         "eval_datasets[0].config",
         "model.diffusers_path",
+    ]
+
+
+# --- the model's folder ----------------------------------------------------------------------------------------------
+
+
+def said_of(folder: Path, **changes: object) -> list[str]:
+    model = FluxModel(diffusers_path=str(folder), **changes)
+    base = flux_lora(model_dir=folder)[0]
+    return [str(p).replace(str(folder), "M") for p in check_model_folder(base.model_copy(update={"model": model}))]
+
+
+def test_a_whole_model_folder_and_one_that_is_missing_are_no_problem_here(tmp_path: Path) -> None:
+    assert said_of(lay_out(tmp_path / "model")) == []
+    assert said_of(tmp_path / "gone") == []  # check_paths says it
+
+
+def test_a_model_folder_that_is_none_or_not_whole(tmp_path: Path) -> None:
+    where = "error: model.diffusers_path: "
+    assert said_of(tmp_path) == [
+        f"{where}'M' has no readable model_index.json. "
+        "Name a folder in diffusers format, as `huggingface-cli download REPOSITORY` makes it."
+    ]
+    model = lay_out(tmp_path / "model")
+    (model / "vae").rmdir()
+    (model / "tokenizer").rmdir()
+    (model / "transformer" / "model.safetensors").unlink()
+    assert said_of(model) == [
+        f"{where}'M' lacks vae, tokenizer. Download the model again, whole.",
+        f"{where}'M/transformer' holds no .safetensors file. Download the model again, whole.",
+    ]
+    (model / "model_index.json").write_text('{"transformer": ["diffusers", "QwenImageTransformer2DModel"]}')
+    assert said_of(model, transformer_path="other.safetensors")[1:] == [
+        f"{where}'M' holds a QwenImageTransformer2DModel; FLUX.1 is a FluxTransformer2DModel. "
+        "Change model.type or the folder."
     ]

@@ -18,6 +18,7 @@ from dpnb.errors import ConfigError, Problem, errors_in
 from dpnb.schema import Dataset, Section, Training
 from dpnb.schema.base import one_of, ui_of
 from dpnb.toml import check, dump, load, load_run, validate
+from tests.dpnb.model_folder import lay_out
 
 GENERAL = 'output_dir = "runs"\ndataset = "dataset.toml"\nepochs = 1\nsave_every_n_epochs = 1\n'
 MODEL = '[model]\ntype = "flux"\ndiffusers_path = "flux"\n'
@@ -31,7 +32,7 @@ DATASET = 'resolutions = [64]\n[[directory]]\npath = "pictures"\n'
 def folder(tmp_path, monkeypatch) -> Path:
     """A working directory in which the paths of GOOD exist."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "flux").mkdir()
+    lay_out(tmp_path / "flux")
     (tmp_path / "pictures").mkdir()
     (tmp_path / "dataset.toml").write_text(DATASET)
     return tmp_path
