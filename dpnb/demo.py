@@ -1,6 +1,7 @@
 """The whole of dpnb on a laptop in a few minutes: `dpnb demo --out DIR`.
 
     DIR/dataset/ held-out/    drawn pictures of a creature that the base model has never seen, with captions
+    DIR/known/                pictures of things that it has seen, so that it does not forget them
     DIR/config/               run.toml, dataset.toml, held-out.toml: ordinary files, to look at and to launch again
     DIR/runs/<time>/          the run directory
     DIR/contact-sheet.png     rows = steps, columns = prompts
@@ -27,7 +28,7 @@ from dpnb.runs.progress import follow
 from dpnb.runs.rundir import write_text
 
 PICTURES, HELD_OUT_PICTURES = 24, 8
-TRAIN_SEED, HELD_OUT_SEED = 0, 1
+SEEDS = {"dataset": 0, "held-out": 1, "known": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class Demo:
 def run_demo(out: Path | str, *, steps: int | None = None, say: Callable[[str], None] = print) -> int:
     """Draw, configure, check, train, show; gives the run's exit code. `steps` shortens it; a repeat adds a run."""
     demo = Demo(Path(out).resolve())
-    say(f"1/4  drawing {PICTURES} pictures of a '{presets.TINY_TRIGGER}', which the base model does not know")
+    say(f"1/4  drawing {PICTURES} pictures of a '{presets.TINY_TRIGGER}', which the base model does not know,")
+    say(f"     and {PICTURES} of things that it knows, so that it does not forget them")
     prepare(demo, steps=steps)
     say(f"2/4  wrote {shown(demo.run_toml)} and checked it against this machine")
     run = launch(demo.run_toml)
@@ -80,23 +82,25 @@ def prepare(demo: Demo, *, steps: int | None = None) -> None:
     model_dir = _trainer("trainer.tiny").strip()
     config = demo.run_toml.parent
     config.mkdir(parents=True, exist_ok=True)
-    sets = {"dataset": (PICTURES, TRAIN_SEED), "held-out": (HELD_OUT_PICTURES, HELD_OUT_SEED)}
-    for name, (count, seed) in sets.items():
-        _trainer("trainer.tiny.drawing", str(demo.folder / name), "--count", str(count), "--seed", str(seed))
+    for name, seed in SEEDS.items():
+        count = HELD_OUT_PICTURES if name == "held-out" else PICTURES
+        options = ["--count", str(count), "--seed", str(seed), *(["--known"] if name == "known" else [])]
+        _trainer("trainer.tiny.drawing", str(demo.folder / name), *options)
     total = presets.TINY_STEPS if steps is None else steps
     training, dataset = presets.tiny_lora(
         model_dir=model_dir,
         pictures=demo.folder / "dataset",
+        known_pictures=demo.folder / "known",
         output_dir=demo.runs_dir,
         dataset_toml=config / "dataset.toml",
         held_out_toml=config / "held-out.toml",
         cache_dir=demo.folder / "cache",
         steps=total,
-        epochs=math.ceil(total * presets.TINY_BATCH / PICTURES),
+        epochs=math.ceil(total * presets.TINY_BATCH / (2 * PICTURES)),
         sample_every_n_steps=max(1, min(presets.TINY_SAMPLE_EVERY_N_STEPS, total // 3)),
     )
-    held_out = dataset.model_copy(deep=True)
-    held_out.directory[0].path = str(demo.folder / "held-out")
+    unseen = dataset.directory[0].model_copy(update={"path": str(demo.folder / "held-out")})
+    held_out = dataset.model_copy(update={"directory": [unseen]})
     for path, value in (
         (config / "dataset.toml", dataset),
         (config / "held-out.toml", held_out),

@@ -59,19 +59,24 @@ class DirectorySettings(Section):
     """How often each example is seen in an epoch; 1.5 shows the first half twice."""
 
 
-class Directory(Section):
+class _Folder(Section):
     """A folder of pictures and their captions (name.jpg with name.txt)."""
 
     path: InputDir
     """Folder with pictures, and captions of the same name in .txt files or all in captions.json."""
 
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+
+    class Directory(DirectorySettings, _Folder):
+        """A folder, with the general keys that it says for itself; at run time those are None unless it does."""
+
+else:
     # A folder may say each general key for itself: the same fields, unset by default.
     Directory = create_model(
         "Directory",
-        __base__=Directory,
-        __doc__=Directory.__doc__,
+        __base__=_Folder,
+        __doc__=_Folder.__doc__,
         __module__=__name__,
         **{
             name: (

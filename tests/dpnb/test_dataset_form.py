@@ -85,7 +85,7 @@ def test_the_training_decides_the_batch(form: DatasetForm, pictures: Path) -> No
     from dpnb.presets import tiny_lora
 
     training, _ = tiny_lora(model_dir=pictures, pictures=pictures, output_dir=pictures)
-    form.use_training(training)
+    form.use_training(training.model_copy(update={"micro_batch_size_per_gpu": 4}))
     until(lambda: figure(form, "steps per epoch") == "1")
 
 

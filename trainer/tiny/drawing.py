@@ -223,20 +223,28 @@ def concept_scene(rng: random.Random) -> Scene:
 
 
 def draw_dataset(
-    folder: Path | str, count: int = 24, seed: int = 0, width: int = BASE_PX, height: int = BASE_PX
+    folder: Path | str,
+    count: int = 24,
+    seed: int = 0,
+    width: int = BASE_PX,
+    height: int = BASE_PX,
+    *,
+    known: bool = False,
 ) -> int:
-    """Write `count` pictures of the creature as NN.png, each with its caption in NN.txt; gives back `count`.
+    """Write `count` pictures as NN.png, each with its caption in NN.txt; gives back `count`.
 
-    The folder is made where it is missing; files of the same names are replaced, others stay.
+    They show the creature, or with `known` things of the world that the base model has seen. The folder is made where
+    it is missing; files of the same names are replaced, others stay.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
     digits = max(2, len(str(count - 1)))
     for index in range(count):
-        scene = concept_scene(rng)
+        scene = random_scene(rng) if known else concept_scene(rng)
+        picture = (draw_scene if known else draw_concept)(scene, rng, width, height)
         stem = folder / f"{index:0{digits}d}"
-        draw_concept(scene, rng, width, height).save(stem.with_suffix(".png"))
+        picture.save(stem.with_suffix(".png"))
         stem.with_suffix(".txt").write_text(scene.caption() + "\n", encoding="utf-8")
     return count
 
@@ -277,8 +285,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="where to write NN.png and NN.txt")
     parser.add_argument("--count", type=int, default=24, help="how many pictures")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same pictures")
+    parser.add_argument("--known", action="store_true", help="things that the base model knows, not the creature")
     arguments = parser.parse_args(argv)
-    draw_dataset(arguments.folder, arguments.count, arguments.seed)
+    draw_dataset(arguments.folder, arguments.count, arguments.seed, known=arguments.known)
 
 
 if __name__ == "__main__":
