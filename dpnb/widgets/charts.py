@@ -7,6 +7,7 @@ tags (monitor.py does); one thread owns a chart, and what a person clicks only s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ SMALL = 2e-3
 # Okabe and Ito's palette, the members that are readable on white and on black.
 COLOURS = ("#3d8fd1", "#e08214", "#1a9e77", "#cc6fa6", "#8c7ae6", "#b59a1c")
 PALE = 0.3
+LINGER_SECONDS = 5.0  # a browser under load takes this long, at most, to swap one figure for another
 FEWEST_TICKS, MOST_TICKS = 3, 6
 MARGIN_PX = {"top": 8, "bottom": 26, "left": 52, "right": 14}
 
@@ -113,6 +115,7 @@ class LineChart:
         self._axes: list[Any] = []
         self._figure: Any = None
         self._panzoom: Any = None
+        self._replaced: list[tuple[float, list[Any]]] = []  # since when, and the models of a figure that has gone
         self.widget = self.look.box((self._head,), "dpnb-cell", "dpnb-chart")
 
     # --- data ----------------------------------------------------------------------------------------------------
@@ -140,6 +143,7 @@ class LineChart:
 
     def draw(self) -> None:
         """Send what has changed to the browser: one message for each line."""
+        self._close_replaced()
         if not self._stale:
             return
         drawn = [
@@ -207,8 +211,14 @@ class LineChart:
         self._panzoom = None
         self.widget.children = (self._head, self._figure)
         self.set_zoom(zoomed)
-        for model in old:
-            model.close()
+        self._replaced.append((time.monotonic(), old))
+
+    def _close_replaced(self, after_seconds: float = LINGER_SECONDS) -> None:
+        """Close the models of figures that were replaced long enough ago: a browser that still shows one when its
+        model ends goes on sending layout messages to nothing."""
+        while self._replaced and time.monotonic() - self._replaced[0][0] >= after_seconds:
+            for model in self._replaced.pop(0)[1]:
+                model.close()
 
     def _models(self) -> list[Any]:
         """Everything of the present figure."""
@@ -252,6 +262,7 @@ class LineChart:
     def close(self) -> None:
         """Close every widget of the chart."""
         inner = self._models()
+        self._close_replaced(after_seconds=0)
         close_tree(self.widget)
         for model in inner:
             model.close()

@@ -16,7 +16,7 @@ from pydantic import Field
 import dpnb
 from dpnb import toml
 from dpnb.errors import ConfigError, Problem
-from dpnb.presets import flux_lora, tiny_lora
+from dpnb.presets import TINY_STEPS, flux_lora, tiny_lora
 from dpnb.schema import AdamW, Dataset, Directory, LoraAdapter, Sgd, Training
 from dpnb.schema.base import Section, Ui
 from dpnb.widgets.form import Form, TrainingForm
@@ -167,7 +167,7 @@ def test_a_new_value_replaces_everything(training: Training) -> None:
     form = TrainingForm()
     form.value = training
     assert form.value == training
-    assert row(page(form, "General"), "max_steps").control.widget.value == "160"
+    assert row(page(form, "General"), "max_steps").control.widget.value == str(TINY_STEPS)
 
 
 def test_watchers_hear_of_every_change(training: Training) -> None:

@@ -186,8 +186,8 @@ def test_objects_without_a_dataset_read_the_file_that_they_name(files):
 
 
 def test_preflight_errors_stop_and_can_be_passed_over(files, stand_in, monkeypatch, tmp_path):
-    text = files.read_text().replace("micro_batch_size_per_gpu = 4", "micro_batch_size_per_gpu = 500")
-    files.write_text(text)
+    batch = "micro_batch_size_per_gpu = "
+    files.write_text(files.read_text().replace(f"{batch}{presets.TINY_BATCH}", f"{batch}500"))
     with pytest.raises(PreflightError, match="nothing is left to train on"):
         launch(files)
     assert not (tmp_path / "runs").exists()

@@ -29,6 +29,7 @@ def config(tmp_path) -> RunConfig:
         Image.new("RGB", (64, 64), (number, 0, 0)).save(pictures / f"{number}.png")
         (pictures / f"{number}.txt").write_text("a zorbi")
     training, dataset = presets.tiny_lora(model_dir=TINY, pictures=pictures, output_dir=tmp_path / "runs")
+    training.micro_batch_size_per_gpu = 4
     return RunConfig(
         Document(tmp_path / "run.toml", training, toml.dump(training)),
         Document(tmp_path / "dataset.toml", dataset, toml.dump(dataset)),
