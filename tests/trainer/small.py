@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import resource
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,3 +147,14 @@ def copied_model(folder: Path) -> Path:
 
 
 __all__ = ["AdamW", "Sgd"]
+
+
+@contextlib.contextmanager
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 20 kB: what a full disk does, without one. (Nor may pytest's own log: be brief.)"""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

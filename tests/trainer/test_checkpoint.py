@@ -14,7 +14,7 @@ from dpnb.errors import ConfigError, RunError
 from dpnb.runs.rundir import RunDir, read_json
 from dpnb.schema import LoraAdapter
 from tests.trainer import small
-from tests.trainer.test_engine import small_files  # noqa: F401 - a fixture
+from tests.trainer.small import small_files
 from tests.trainer.two_stages import micro_batches
 from trainer import checkpoint, engine
 from trainer.callbacks import Progress
@@ -81,16 +81,21 @@ def test_a_checkpoint_of_the_same_step_takes_the_place_of_the_old_one(built: Bui
     assert not (folder / "half").exists()
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_leaves_nothing_half_written(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "global_step4").mkdir()
     message = f"cannot write the checkpoint {tmp_path}/global_step5: File too large. "
-    with pytest.raises(RunError, match=f"^{re.escape(message)}There is no earlier one. Make room, then resume.$"):
+    with (
+        pytest.raises(RunError, match=f"^{re.escape(message)}There is no earlier one. Make room, then resume.$"),
+        small_files(),
+    ):
         save(built[0], tmp_path, 5)
     (tmp_path / "latest").write_text("global_step4")
-    with pytest.raises(RunError, match=f"^{re.escape(message)}global_step4 is kept. Make room, then resume.$"):
+    with (
+        pytest.raises(RunError, match=f"^{re.escape(message)}global_step4 is kept. Make room, then resume.$"),
+        small_files(),
+    ):
         save(built[0], tmp_path, 5)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["global_step4", "latest"]
     monkeypatch.setattr(engine.SafeCheckpoints, "save", lambda *_, **__: None)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import pickle
 import re
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,22 +180,11 @@ def test_a_torn_checkpoint_is_named(tmp_path: Path) -> None:
             engine.SafeCheckpoints().load(str(path))
 
 
-@contextlib.contextmanager
-def small_files() -> Iterator[None]:
-    """No file may grow beyond 20 kB: what a full disk does, without one. (Nor may pytest's own log: be brief.)"""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_is_remembered_in_the_systems_words(tmp_path: Path) -> None:
     files = engine.SafeCheckpoints()
     files.save({"a": torch.ones(10)}, str(tmp_path / "a.pt"))
     assert files.failure == ""
-    with small_files():
+    with small.small_files():
         files.save({"a": torch.ones(100_000)}, str(tmp_path / "b.pt"))
     assert files.failure == "File too large"
     files.save({"a": torch.ones(10)}, str(tmp_path / "missing" / "c.pt"))

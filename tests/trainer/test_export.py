@@ -15,7 +15,7 @@ from dpnb.errors import RunError
 from dpnb.runs.rundir import RunDir
 from dpnb.schema import LoraAdapter
 from tests.trainer import small
-from tests.trainer.test_engine import small_files  # noqa: F401 - a fixture
+from tests.trainer.small import small_files
 from trainer import export
 from trainer.engine import StageEngine
 
@@ -106,13 +106,12 @@ def test_health_by_hand() -> None:
     assert not export.check_health({"w": torch.tensor([float("inf")])})["finite"]
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_leaves_the_last_good_export(built: Built, tmp_path: Path) -> None:
     (tmp_path / "epoch1").mkdir()
     (tmp_path / "epoch1" / "adapter_model.safetensors").touch()
     message = f"cannot write {tmp_path}/epoch1: "
     end = "What was saved before is kept. Make room, then resume."
-    with pytest.raises(RunError, match=f"^{re.escape(message)}.*File too large.*{re.escape(end)}$"):
+    with pytest.raises(RunError, match=f"^{re.escape(message)}.*File too large.*{re.escape(end)}$"), small_files():
         exporter(built, tmp_path).save(built[0], "epoch1")
     assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == [
         "epoch1",
