@@ -71,6 +71,8 @@ class Exporter:
         (hidden / "health.json").write_text(json.dumps(health, indent=1))
         if self.run.run_toml.exists():
             shutil.copyfile(self.run.run_toml, hidden / self.run.run_toml.name)
+        for file in hidden.glob("*.safetensors"):
+            file.chmod(0o644)  # safetensors gives its files to their owner alone; an export is made to be taken home
         flush_folder(hidden)
         target = self.run.path / (name if health["finite"] else f"{name}.broken")
         shutil.rmtree(target, ignore_errors=True)

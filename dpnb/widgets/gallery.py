@@ -18,7 +18,7 @@ import ipywidgets as w
 from dpnb.runs.process import FINAL_STATES, Run
 from dpnb.runs.rundir import RunDir, Sample
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
-from dpnb.widgets.look import Look, close_tree, escape, set_class
+from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class
 from dpnb.widgets.polling import Ticker, run_of
 
 TICK_SECONDS = 1.0
@@ -222,8 +222,7 @@ class Gallery:
                 close_tree(child)
 
     def _show_failure(self, error: Exception) -> None:
-        words = f"The gallery stopped: {type(error).__name__}: {error}. Run the cell again."
-        self._title.value = f'<span class="dpnb-error" role="alert">{escape(words)}</span>'
+        self._title.value = failure_html("gallery", error)
 
     def close(self) -> None:
         """End the thread and close every widget. The run is not touched."""

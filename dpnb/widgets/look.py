@@ -177,3 +177,9 @@ def close_tree(widget: Any) -> None:  # noqa: ANN401 - a widget
     for child in getattr(widget, "children", ()):
         close_tree(child)
     widget.close()
+
+
+def failure_html(panel: str, error: Exception) -> str:
+    """What stands in a panel whose thread has ended with an error, as HTML."""
+    words = f"The {panel} stopped: {type(error).__name__}: {error}. Run the cell again."
+    return f'<span class="dpnb-error" role="alert">{escape(words)}</span>'

@@ -21,7 +21,7 @@ from dpnb.runs.process import FINAL_STATES, Run, State, short_time
 from dpnb.runs.rundir import Request, RunDir, Status
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
 from dpnb.widgets.charts import LineChart
-from dpnb.widgets.look import Look, close_tree, escape, set_class
+from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class
 from dpnb.widgets.polling import Ticker, run_of
 
 TICK_SECONDS = 1.0
@@ -208,8 +208,7 @@ class Monitor:
             self._fold.selected_index = 0
 
     def _show_failure(self, error: Exception) -> None:
-        words = f"The monitor stopped: {type(error).__name__}: {error}. Run the cell again."
-        self._message.value = f'<span class="dpnb-error" role="alert">{escape(words)}</span>'
+        self._message.value = failure_html("monitor", error)
 
     def close(self) -> None:
         """End the thread and close every widget. The run is not touched."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dpnb.dataset.scan import scan
 from dpnb.schema import FACTS, Dataset, Directory
 from dpnb.widgets import dataset as module
 from dpnb.widgets.dataset import DatasetForm, summary_html
+from tests.dpnb.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +40,6 @@ def form(pictures: Path) -> Iterator[DatasetForm]:
     made = DatasetForm(Dataset(resolutions=[64], directory=[Directory(path=str(pictures))]))
     yield made
     made.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def figure(form: DatasetForm, what: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from dpnb.widgets import gallery as module
 from dpnb.widgets.gallery import ONE, STEPS_PER_PAGE, Gallery, Thumbnails, caption_html
+from tests.dpnb.waiting import until
 
 
 def _growing_run() -> Any:
@@ -44,13 +45,6 @@ def gallery(growing: Any) -> Iterator[Gallery]:
     made = Gallery(growing.run.path)
     yield made
     made.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def shows(gallery: Gallery, count: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dpnb.runs.process import Run
 from dpnb.runs.rundir import RunDir, Status
 from dpnb.widgets import monitor as module
 from dpnb.widgets.monitor import PLOTS, Monitor, head_html
+from tests.dpnb.waiting import until
 
 
 def _growing_run() -> Any:
@@ -45,13 +46,6 @@ def monitor(growing: Any) -> Iterator[Monitor]:
     made = Monitor(growing.run.path)
     yield made
     made.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def test_it_follows_a_growing_run(growing: Any, monitor: Monitor) -> None:

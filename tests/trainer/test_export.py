@@ -46,6 +46,7 @@ def test_an_export_holds_weights_configuration_health_and_what_was_asked(built: 
     ]
     assert (folder / "run.toml").read_text() == "epochs = 1\n"
     assert json.loads((folder / "health.json").read_text()) == health
+    assert (folder / "adapter_model.safetensors").stat().st_mode & 0o444 == 0o444, "others may not read it"
     weights = load_file(folder / "adapter_model.safetensors")
     assert all(name.startswith("transformer.") for name in weights)
     assert health["tensors"] == len(weights) == 2 * health["b_total"] == 2 * health["b_nonzero"]
