@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from dpnb.errors import ConfigError, Problem, RunError
-from dpnb.runs.rundir import RunDir, find_runs, read_json, write_text
+from dpnb.runs.rundir import RunDir, find_runs, named_run, read_json, write_text
 from dpnb.schema.training import Training
 from trainer.callbacks import Progress
 from trainer.engine import StageEngine, World, from_first, gather
@@ -99,9 +99,7 @@ def run_to_resume(output_dir: str, which: bool | str) -> RunDir | None:
     if which is False:
         return None
     if isinstance(which, str):
-        run = RunDir((Path(output_dir) / which).resolve())
-        if not run.path.is_relative_to(Path(output_dir).resolve()):
-            raise RunError(f"resume_from_checkpoint = '{which}' leads out of {output_dir}: name a folder below it")
+        run = named_run(output_dir, which)
         if run.latest_checkpoint() is None:
             raise RunError(f"{run.path} has no checkpoint to resume from")
         return run

@@ -25,7 +25,7 @@ from dpnb import toml
 from dpnb.errors import ConfigError, LaunchError, PreflightError, Problem, RunError, errors_in
 from dpnb.runs import preflight, session
 from dpnb.runs.process import Run, tail
-from dpnb.runs.rundir import ProcessInfo, RunDir, Status, latest_run, write_text
+from dpnb.runs.rundir import ProcessInfo, RunDir, Status, latest_run, named_run, write_text
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.rules import check_paths
 from dpnb.schema.training import Training
@@ -188,7 +188,7 @@ def _problems_of(value: Training | Dataset) -> list[Problem]:
 
 def _directory_to_resume(output_dir: str, resume: bool | str) -> RunDir:
     """The run to go on with; refuses one without a checkpoint and one that is still alive."""
-    directory = RunDir.open(Path(output_dir) / resume) if isinstance(resume, str) else latest_run(output_dir)
+    directory = RunDir.open(named_run(output_dir, resume).path) if isinstance(resume, str) else latest_run(output_dir)
     if directory.latest_checkpoint() is None:
         raise RunError(f"{directory.path} has no checkpoint to resume from: start a new run, or name another one")
     info = directory.process()

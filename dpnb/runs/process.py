@@ -15,14 +15,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from dpnb.errors import RunError
 from dpnb.runs import session
 from dpnb.runs.rundir import ProcessInfo, RunDir, Sample, Status
 
 State = Literal["starting", "running", "done", "stopped", "failed", "dead"]
-STATES: tuple[State, ...] = get_args(State)
 FINAL_STATES: tuple[State, ...] = ("done", "stopped", "failed", "dead")
 
 _BEFORE_TRAINING = ("starting", "loading", "caching")

@@ -315,6 +315,15 @@ def latest_run(output_dir: Path | str) -> RunDir:
     return runs[-1]
 
 
+def named_run(output_dir: Path | str, name: str) -> RunDir:
+    """What `resume_from_checkpoint` names, a run or not. Raises `RunError` when it leads out of `output_dir`."""
+    root = Path(output_dir).resolve()
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise RunError(f"resume_from_checkpoint = '{name}' leads out of {output_dir}: name a folder below it")
+    return RunDir(path)
+
+
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a file so that a reader sees the old or the new text, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -240,6 +240,15 @@ def test_resume_can_stand_in_the_file(files, stand_in, tmp_path):
     assert launch(files, resume=False).path != old.path
 
 
+def test_resume_stays_below_output_dir(files, stand_in, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(
+        RunError, match=r"resume_from_checkpoint = '\.\./elsewhere' leads out of .*: name a folder below"
+    ):
+        launch(files, resume="../elsewhere")
+    assert stand_in == []
+
+
 def test_resume_refuses_what_cannot_be_resumed(files, stand_in, tmp_path):
     with pytest.raises(RunError, match="no run found in"):
         launch(files, resume=True)

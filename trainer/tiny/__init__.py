@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-IMAGE_PX = 64  # the side of a square picture that the model knows best
-PIXELS_PER_TOKEN = 8  # width and height of a picture are multiples of this
 TEXT_TOKENS = 32  # the T5 length that the model was trained with: pass it as max_sequence_length, or it draws nothing
 SAMPLE_STEPS = 24  # Euler steps that give a clean picture
 PROMPTS = (

@@ -26,7 +26,6 @@ from trainer.tiny.training import Average, descend, keep, resume
 
 EMPTY_CAPTION_SHARE = 0.1
 UNKNOWN_WORD_SHARE = 0.12
-TIME_MEAN = 0.4  # of the normal number behind a training time
 # flat pictures of few tokens show their layout through strong noise: most of what is hard happens near t = 1
 TIME_LOGIT = 0.9
 PICTURES = 40_000
