@@ -26,6 +26,7 @@ SMALL = 2e-3
 # Okabe and Ito's palette, the members that are readable on white and on black.
 COLOURS = ("#3d8fd1", "#e08214", "#1a9e77", "#cc6fa6", "#8c7ae6", "#b59a1c")
 PALE = 0.3
+REST_SECONDS = 2.0  # between two figures of a chart: one that is replaced while it is being made leaves errors behind
 LINGER_SECONDS = 5.0  # a browser under load takes this long, at most, to swap one figure for another
 FEWEST_TICKS, MOST_TICKS = 3, 6
 MARGIN_PX = {"top": 8, "bottom": 26, "left": 52, "right": 14}
@@ -106,7 +107,8 @@ class LineChart:
 
         self._bqplot = bqplot
         self.title, self.unit, self.smoothing, self.log = title, unit, smoothing, log
-        self._stale = self._rebuild = True
+        self._stale = True
+        self._averaged = smoothing > 0
         self._curves: dict[str, _Curve] = {}
         self.look = Look()
         self._head = self.look.html()
@@ -114,6 +116,8 @@ class LineChart:
         self._y_scale: Any = None
         self._axes: list[Any] = []
         self._figure: Any = None
+        self._figure_made = 0.0
+        self._figure_log = log
         self._panzoom: Any = None
         self._replaced: list[tuple[float, list[Any]]] = []  # since when, and the models of a figure that has gone
         self.widget = self.look.box((self._head,), "dpnb-cell", "dpnb-chart")
@@ -126,25 +130,33 @@ class LineChart:
             number = len(self._curves)
             style = "solid" if number < len(COLOURS) else "dashed"
             self._curves[name] = _Curve(name, COLOURS[number % len(COLOURS)], style)
-            self._rebuild = True
         self._curves[name].series.extend(points)
         self._stale = True
 
     def set_mode(self, *, smoothing: float | None = None, log: bool | None = None) -> None:
         """Change how it is drawn; takes effect at the next `draw`."""
-        if smoothing is not None and smoothing != self.smoothing:
-            self._rebuild |= bool(smoothing) != bool(self.smoothing)
-            self.smoothing = smoothing
-        if log is not None and log != self.log:
-            self._rebuild, self.log = True, log
+        self.smoothing = self.smoothing if smoothing is None else smoothing
+        self.log = self.log if log is None else log
+        # Once there is an average it stays: without smoothing it is the raw curve, drawn upon itself.
+        self._averaged |= self.smoothing > 0
         self._stale = True
 
     # --- drawing -------------------------------------------------------------------------------------------------
 
+    @property
+    def settled(self) -> bool:
+        """Whether another `draw` would change nothing, however late it came."""
+        return not self._stale and not self._replaced
+
     def draw(self) -> None:
-        """Send what has changed to the browser: one message for each line."""
-        self._close_replaced()
-        if not self._stale:
+        """Send what has changed to the browser: one message for each line.
+
+        Only another kind of axis takes a new figure, and that waits until the last one has had its time.
+        """
+        self._close_replaced(LINGER_SECONDS)
+        afresh = self._figure is None or self.log != self._figure_log
+        resting = self._figure is not None and time.monotonic() - self._figure_made < REST_SECONDS
+        if not self._stale or (afresh and resting):
             return
         drawn = [
             (curve, [thin(curve.series.steps, v) for v in self._versions(curve)]) for curve in self._curves.values()
@@ -152,20 +164,20 @@ class LineChart:
         lines = [(curve, [(x, drawable(y, log=self.log)) for x, y in versions]) for curve, versions in drawn]
         points = [xy for _, versions in lines for xy in versions]
         ticks = _ticks([x for x, _ in points], whole=True), _ticks([y for _, y in points], log=self.log)
-        if self._rebuild:
+        if afresh:
             self._make_figure(lines, ticks)
         else:
-            for curve, versions in lines:
-                for mark, (x, y) in zip(curve.marks, versions, strict=True):
-                    with mark.hold_sync():
-                        mark.x, mark.y = x, y
+            if added := self._draw_marks(lines):
+                self._figure.marks = [*self._figure.marks, *added]
             self._set_ticks(ticks)
         self._head.value = self._head_html()
-        self._stale = self._rebuild = False
+        self._stale = False
 
     def _versions(self, curve: _Curve) -> list[Floats]:
         raw = curve.series.values
-        return [raw, smoothed(raw, self.smoothing)] if self.smoothing else [raw]
+        if not self._averaged:
+            return [raw]
+        return [raw, smoothed(raw, self.smoothing) if self.smoothing else raw]
 
     def _set_ticks(self, ticks: tuple[list[float], list[float]]) -> None:
         for axis, values in zip(self._axes, ticks, strict=True):
@@ -173,32 +185,46 @@ class LineChart:
             axis.tick_values = None if self._panzoom is not None else values
         self._axes[1].tick_format = _small_numbers(ticks[1])
 
+    def _draw_marks(self, lines: Lines) -> list[Any]:
+        """Give every line its data; those that had to be made are given back."""
+        added = []
+        for curve, versions in lines:
+            for position, (x, y) in enumerate(versions):
+                opacities = [PALE if self._averaged and position == 0 else 1.0]
+                if position < len(curve.marks):
+                    mark = curve.marks[position]
+                    with mark.hold_sync():
+                        mark.x, mark.y, mark.opacities = x, y, opacities
+                else:
+                    curve.marks.append(self._line(curve, x, y, opacities))
+                    added.append(curve.marks[-1])
+        return added
+
+    def _line(self, curve: _Curve, x: Floats, y: Floats, opacities: list[float]) -> Any:  # noqa: ANN401 - a mark
+        return self._bqplot.Lines(
+            x=x,
+            y=y,
+            scales={"x": self._x_scale, "y": self._y_scale},
+            colors=[curve.colour],
+            opacities=opacities,
+            stroke_width=1.8,
+            line_style=curve.line_style,
+        )
+
     def _make_figure(self, lines: Lines, ticks: tuple[list[float], list[float]]) -> None:
         """A new figure with its data in place: bqplot cannot draw an axis that joins a figure already on the screen
-        while data arrive for it."""
+        while data arrive for it. (A curve can join.)"""
         b = self._bqplot
         zoomed, old = self._panzoom is not None, self._models()
         self._x_scale, self._y_scale = b.LinearScale(), b.LogScale() if self.log else b.LinearScale()
-        scales = {"x": self._x_scale, "y": self._y_scale}
-        for curve, versions in lines:
-            opacities = [PALE, 1.0] if self.smoothing else [1.0]
-            curve.marks = [
-                b.Lines(
-                    x=x,
-                    y=y,
-                    scales=scales,
-                    colors=[curve.colour],
-                    opacities=[opacity],
-                    stroke_width=1.8,
-                    line_style=curve.line_style,
-                )
-                for (x, y), opacity in zip(versions, opacities, strict=True)
-            ]
+        for curve in self._curves.values():
+            curve.marks = []
+        marks = self._draw_marks(lines)
         x_axis = b.Axis(scale=self._x_scale, tick_values=ticks[0], tick_format="~s", grid_lines="none")
         y_axis = b.Axis(scale=self._y_scale, side="left", tick_values=ticks[1], tick_format=_small_numbers(ticks[1]))
         self._axes = [x_axis, y_axis]
         self._figure = b.Figure(
-            marks=[mark for curve, _ in lines for mark in curve.marks],
+            marks=marks,
             axes=self._axes,
             fig_margin=MARGIN_PX,
             padding_y=0.06,
@@ -211,9 +237,11 @@ class LineChart:
         self._panzoom = None
         self.widget.children = (self._head, self._figure)
         self.set_zoom(zoomed)
-        self._replaced.append((time.monotonic(), old))
+        self._figure_made, self._figure_log = time.monotonic(), self.log
+        if old:
+            self._replaced.append((self._figure_made, old))
 
-    def _close_replaced(self, after_seconds: float = LINGER_SECONDS) -> None:
+    def _close_replaced(self, after_seconds: float) -> None:
         """Close the models of figures that were replaced long enough ago: a browser that still shows one when its
         model ends goes on sending layout messages to nothing."""
         while self._replaced and time.monotonic() - self._replaced[0][0] >= after_seconds:

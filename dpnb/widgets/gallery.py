@@ -3,6 +3,10 @@
 Two views: all steps (newest first, a page at a time) to see a concept being learned, and one step with a slider to
 leaf through them. "Full size" shows a picture as it was written. It reads the samples folder and nothing else; one
 thread looks about once a second and ends with the run.
+
+The rows are slots: the first shows the newest step, the next the one before it. What a new step changes are the
+values of what is there; a widget is added only where more is to be seen than ever before, and none is taken away
+(see `look.set_order`).
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +23,13 @@ import ipywidgets as w
 from dpnb.runs.process import FINAL_STATES, Run
 from dpnb.runs.rundir import RunDir, Sample
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
-from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class
+from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class, set_order
 from dpnb.widgets.polling import Ticker, run_of
 
 TICK_SECONDS = 1.0
 THUMBNAIL_PX = 256
 STEPS_PER_PAGE = 6
+MOST_STEPS = 5 * STEPS_PER_PAGE  # at once: all of them are sent again with each new step
 CACHED_THUMBNAILS = 2000  # some 4 KB each
 ALL, ONE = "All steps, newest first", "One step"
 CLIP = ".mp4"
@@ -86,7 +92,7 @@ class Gallery:
         self.samples: list[Sample] = []
         self._thumbnails = Thumbnails()
         self._signature: object = self  # like nothing that `_signature` gives
-        self._rows: dict[int, _Strip] = {}
+        self._slots: list[_Slot] = []
         self._pages = 1
         self._lock = threading.RLock()
         self._closed = self._leafing = False
@@ -108,10 +114,10 @@ class Gallery:
         self._view.observe(self._changed, "value")
         self._step.observe(self._changed, "value")
         self._prompts = look.html("", "dpnb-caption")
-        self._strips = look.make(w.VBox, children=())
+        self._full = _FullSize(look, self.hide_full)
+        self._strips = look.make(w.VBox, children=(self._full.widget,))
         self._more = look.button("Show earlier steps", "dpnb-small", "dpnb-hidden")
         self._more.on_click(self._show_more)
-        self._full = look.make(w.VBox, children=(), classes=("dpnb-full",))
         bar = look.box((self._title, look.html("", "dpnb-spring"), self._view, self._step), "dpnb-bar")
         body = look.make(
             w.VBox,
@@ -147,21 +153,29 @@ class Gallery:
             self._arrange()
 
     def _arrange(self) -> None:
-        """Show the strips that the view asks for; a strip is made once and filled as its pictures arrive."""
+        """Show the steps that the view asks for."""
         steps = sorted({sample.step for sample in self.samples}, reverse=True)
         self._offer(sorted(steps))
         single = self._view.value == ONE
-        page = STEPS_PER_PAGE * self._pages
-        shown = [self._step.value] if single and steps else steps[:page]
+        page = min(STEPS_PER_PAGE * self._pages, MOST_STEPS)
         set_class(self._step, "dpnb-hidden", not single)
-        set_class(self._more, "dpnb-hidden", single or len(steps) <= page)
-        for step in shown:
-            self._strip(step).fill([sample for sample in self.samples if sample.step == step])
-        self._strips.children = [self._rows[step].widget for step in shown]
+        set_class(self._more, "dpnb-hidden", single or len(steps) <= page or page == MOST_STEPS)
+        self._show([self._step.value] if single and steps else steps[:page])
         self._prompts.value = prompts_html(self.samples)
-        self._title.value = f"<h3>Samples</h3>{self._count_html(len(steps))}"
-
+        self._title.value = f"<h3>Samples</h3>{self._count_html(len(steps), only=0 if single else page)}"
         answer_while_busy(self._view, self._step, self._more)
+
+    def _show(self, steps: list[int]) -> None:
+        """Put each step into the slot of its place, and a full-size picture below its step."""
+        added = [_Slot(self, place) for place in range(len(self._slots), len(steps))]
+        self._slots += added
+        for slot, step in zip(self._slots, steps, strict=False):
+            slot.show(step, [sample for sample in self.samples if sample.step == step])
+        for slot in self._slots[len(steps) :]:
+            slot.hide()
+        if added:
+            self._strips.children = (*self._strips.children, *(slot.widget for slot in added))
+        self._full.stand_below(steps)
 
     def _offer(self, steps: list[int]) -> None:
         """Give the slider its steps; one that stood at the newest follows it."""
@@ -177,49 +191,33 @@ class Gallery:
         finally:
             self._leafing = False
 
-    def _strip(self, step: int) -> _Strip:
-        if step not in self._rows:
-            self._rows[step] = _Strip(self, step)
-        return self._rows[step]
-
     def thumbnail(self, sample: Sample) -> bytes:
         """The small picture of a sample."""
         return self._thumbnails.of(sample.path)
 
-    def _count_html(self, steps: int) -> str:
+    def _count_html(self, steps: int, only: int) -> str:
+        """How much there is; `only`: of how many steps it is shown, where not of all that the view can reach."""
         if not self.samples:
             return '<span class="dpnb-quiet">No pictures yet. They appear here as the run draws them.</span>'
-        return f'<span class="dpnb-quiet">{len(self.samples)} pictures of {steps} step{"s" * (steps != 1)}</span>'
+        words = f"{len(self.samples)} pictures of {steps} step{'s' * (steps != 1)}"
+        if only == MOST_STEPS < steps:
+            words += f", the newest {only} below; the others are under {ONE}"
+        return f'<span class="dpnb-quiet">{words}</span>'
 
     # --- full size -----------------------------------------------------------------------------------------------
 
     def show_full(self, sample: Sample) -> None:
         """Show one picture as it was written, below the others of its step."""
         with self._lock:
-            if self._closed:
-                return
-            self.hide_full()
-            look = self.look
-            data = sample.path.read_bytes()
-            if sample.path.suffix == CLIP:
-                media = look.make(w.Video, value=data, format="mp4", autoplay=True, loop=True)
-            else:
-                media = look.make(w.Image, value=data, format=sample.path.suffix[1:])
-            close = look.button("Close", "dpnb-small")
-            close.on_click(lambda _: self.hide_full())
-            answer_while_busy(close)
-            self._full.children = (look.box((look.html(caption_html(sample)), close), "dpnb-bar"), media)
-            self._strip(sample.step).show_below(self._full)
+            if not self._closed:
+                self._full.show(sample)
+                self._full.stand_below([slot.step for slot in self._slots])
 
     def hide_full(self) -> None:
         """Take the full-size picture away."""
         with self._lock:
-            old = self._full.children
-            self._full.children = ()
-            for strip in self._rows.values():
-                strip.show_below(None)
-            for child in old:
-                close_tree(child)
+            if not self._closed:
+                self._full.hide()
 
     def _show_failure(self, error: Exception) -> None:
         self._title.value = failure_html("gallery", error)
@@ -231,9 +229,6 @@ class Gallery:
             if self._closed:
                 return
             self._closed = True
-            for strip in self._rows.values():
-                close_tree(strip.widget)
-            close_tree(self._full)
             close_tree(self.widget)
             self.look.close()
 
@@ -244,41 +239,117 @@ class Gallery:
         return f"Gallery({self.run.name!r}, {len(self.samples)} pictures)"
 
 
-class _Strip:
-    """The pictures of one step, side by side."""
+class _Slot:
+    """One place for a step: its pictures side by side. Made once, it shows one step after the other."""
 
-    def __init__(self, gallery: Gallery, step: int) -> None:
+    def __init__(self, gallery: Gallery, place: int) -> None:
+        self.step: int | None = None
         self._gallery = gallery
-        self._cells: dict[int, Any] = {}
+        self._cells: list[_Cell] = []
         look = gallery.look
-        self._grid = look.box((), "dpnb-strip")
-        self._own = (look.html(f"<h4>Step {step}</h4>"), self._grid)
-        self.widget = look.make(w.VBox, children=self._own)
+        self._title, self._grid = look.html(), look.box((), "dpnb-strip")
+        self.widget = look.make(w.VBox, children=(self._title, self._grid))
+        set_order(self.widget, _order_of(place))
 
-    def show_below(self, widget: Any) -> None:  # noqa: ANN401 - a widget, or None
-        """Put a widget below the pictures, or take it away."""
-        children = self._own if widget is None else (*self._own, widget)
-        if self.widget.children != children:
-            self.widget.children = children
+    def show(self, step: int, samples: list[Sample]) -> None:
+        """Show these pictures of a step; only what differs from what is shown is sent."""
+        self.step = step
+        self._title.value = f"<h4>Step {step}</h4>"
+        added = [_Cell(self._gallery) for _ in samples[len(self._cells) :]]
+        self._cells += added
+        for cell, sample in zip(self._cells, sorted(samples, key=lambda sample: sample.index), strict=False):
+            cell.show(sample)
+        for cell in self._cells[len(samples) :]:
+            set_class(cell.widget, "dpnb-hidden", on=True)
+        if added:
+            self._grid.children = (*self._grid.children, *(cell.widget for cell in added))
+        set_class(self.widget, "dpnb-hidden", on=False)
 
-    def fill(self, samples: list[Sample]) -> None:
-        """Add the pictures that are not there yet, each in the place of its prompt."""
-        for sample in samples:
-            if sample.index not in self._cells:
-                self._cells[sample.index] = self._cell(sample)
-        ordered = [self._cells[index] for index in sorted(self._cells)]
-        if list(self._grid.children) != ordered:
-            self._grid.children = ordered
+    def hide(self) -> None:
+        """Show no step; what stood here stays in the browser, unseen, until it is written over."""
+        self.step = None
+        set_class(self.widget, "dpnb-hidden", on=True)
 
-    def _cell(self, sample: Sample) -> Any:  # noqa: ANN401 - a widget
-        gallery, look = self._gallery, self._gallery.look
-        picture = look.make(w.Image, value=gallery.thumbnail(sample), format="webp")
-        button = look.button("Full size", "dpnb-small", tooltip=f"Prompt {sample.index + 1}: {sample.prompt}")
-        button.on_click(lambda _: gallery.show_full(sample))
-        answer_while_busy(button)
-        note = look.html(f"{sample.index + 1}. seed {escape(sample.settings.get('seed', '?'))}", "dpnb-caption")
-        bar = look.box((note, look.html("", "dpnb-spring"), button), "dpnb-bar")
-        return look.box((picture, bar), "dpnb-shot")
+
+class _Cell:
+    """One place for a small picture, with its caption and the button for its full size."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        self._sample: Sample | None = None
+        look = gallery.look
+        self._picture = look.make(w.Image, format="webp")
+        self._note = look.html("", "dpnb-caption")
+        self._button = look.button("Full size", "dpnb-small")
+        self._button.on_click(self._clicked)
+        self.widget = look.box((self._picture, look.box((self._note, self._button), "dpnb-bar")), "dpnb-shot")
+
+    def show(self, sample: Sample) -> None:
+        """Show this picture."""
+        self._sample = sample
+        self._picture.value = self._gallery.thumbnail(sample)
+        self._note.value = f"{sample.index + 1}. seed {escape(sample.settings.get('seed', '?'))}"
+        self._button.tooltip = f"Prompt {sample.index + 1}: {sample.prompt}"
+        answer_while_busy(self._button)
+        set_class(self.widget, "dpnb-hidden", on=False)
+
+    def _clicked(self, _button: Any) -> None:  # noqa: ANN401 - the button that was clicked
+        if self._sample is not None:
+            self._gallery.show_full(self._sample)
+
+
+class _FullSize:
+    """One picture or clip as it was written. A neighbour of the slots, it moves among them by its order."""
+
+    def __init__(self, look: Look, close: Callable[[], None]) -> None:
+        self.sample: Sample | None = None
+        self._look = look
+        self._caption, self._close = look.html(), look.button("Close", "dpnb-small")
+        self._close.on_click(lambda _: close())
+        self._media: dict[bool, Any] = {}  # a picture and a clip (True), made when first asked for
+        bar = look.box((self._caption, self._close), "dpnb-bar")
+        self.widget = look.make(w.VBox, children=(bar,), classes=("dpnb-full", "dpnb-hidden"))
+
+    def show(self, sample: Sample) -> None:
+        """Have this one ready; `stand_below` makes it visible."""
+        data, clip = sample.path.read_bytes(), sample.path.suffix == CLIP
+        self.hide()
+        self.sample = sample
+        self._caption.value = caption_html(sample)
+        medium = self._medium(clip)
+        with medium.hold_sync():
+            medium.format, medium.value = sample.path.suffix[1:], data
+        if medium not in self.widget.children:
+            self.widget.children = (*self.widget.children, medium)
+        for kind, either in self._media.items():
+            set_class(either, "dpnb-hidden", kind != clip)
+        answer_while_busy(self._close)
+
+    def _medium(self, clip: bool) -> Any:  # noqa: ANN401 - a widget
+        if clip not in self._media:
+            self._media[clip] = (
+                self._look.make(w.Video, autoplay=True, loop=True) if clip else self._look.make(w.Image)
+            )
+        return self._media[clip]
+
+    def stand_below(self, steps: Sequence[int | None]) -> None:
+        """Stand below the slot of its step; `steps`: what the slots show. Unseen where its step is not among them."""
+        seen = self.sample is not None and self.sample.step in steps
+        if self.sample is not None and seen:
+            set_order(self.widget, _order_of(steps.index(self.sample.step)) + 1)
+        set_class(self.widget, "dpnb-hidden", not seen)
+
+    def hide(self) -> None:
+        """Show nothing, and let browser and kernel forget the data."""
+        self.sample = None
+        set_class(self.widget, "dpnb-hidden", on=True)
+        for medium in self._media.values():
+            medium.value = b""
+
+
+def _order_of(place: int) -> int:
+    """The order of a slot: between two of them is room for a full-size picture."""
+    return 2 * place
 
 
 def caption_html(sample: Sample) -> str:

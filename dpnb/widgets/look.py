@@ -103,12 +103,15 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-shot { display: flex; flex-direction: column; min-width: 0; margin: 0; overflow: visible; }
 .dpnb .dpnb-shot .widget-image { width: 100%; height: auto; border-radius: 4px; margin: 0; display: block;
   object-fit: contain; }
-.dpnb .dpnb-shot > .dpnb-bar { margin-top: 4px; flex-wrap: nowrap; }
+.dpnb .dpnb-shot > .dpnb-bar { margin-top: 4px; flex-wrap: nowrap; justify-content: space-between; }
 .dpnb .dpnb-caption .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); line-height: 1.4;
   overflow-wrap: anywhere; }
 .dpnb .dpnb-full .widget-image, .dpnb .dpnb-full .widget-video { max-width: 100%; min-width: 256px; width: auto;
   height: auto; border-radius: 4px; margin: 6px 0; align-self: flex-start; }
-</style>"""
+"""
+ORDERS = 64
+ORDER = "dpnb-order-"
+STYLE_SHEET += "\n".join(f".dpnb .{ORDER}{place} {{ order: {place}; }}" for place in range(ORDERS)) + "\n</style>"
 
 
 def escape(text: object) -> str:
@@ -170,6 +173,18 @@ def set_class(widget: Any, name: str, on: bool) -> None:  # noqa: ANN401 - a wid
         widget.add_class(name)
     elif not on and name in widget._dom_classes:
         widget.remove_class(name)
+
+
+def set_order(widget: Any, place: int) -> None:  # noqa: ANN401 - a widget
+    """Give a widget its place among its neighbours on the screen, whatever its position among `children` is.
+
+    ipywidgets makes every view anew that stands behind a child which is inserted, removed or moved, and tells the old
+    ones, once they are ready and gone, of their new size: a TypeError for each in the browser's console. So children
+    are only ever appended in what is live, and this puts them in order.
+    """
+    assert 0 <= place < ORDERS, f"the style sheet has no place {place}"
+    kept = [name for name in widget._dom_classes if not name.startswith(ORDER)]
+    widget._dom_classes = (*kept, f"{ORDER}{place}")
 
 
 def close_tree(widget: Any) -> None:  # noqa: ANN401 - a widget

@@ -21,7 +21,7 @@ from dpnb.runs.process import FINAL_STATES, Run, State, short_time
 from dpnb.runs.rundir import Request, RunDir, Status
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
 from dpnb.widgets.charts import LineChart
-from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class
+from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class, set_order
 from dpnb.widgets.polling import Ticker, run_of
 
 TICK_SECONDS = 1.0
@@ -80,10 +80,10 @@ class Monitor:
         self.charts: dict[str, LineChart] = {}
         self._reader = Reader(self.run.path)
         self._lock = threading.RLock()
-        self._closed = False
+        self._closed = self._over = False
         self._log_text: list[str] = []
         self._build()
-        self._ticker = Ticker(self._tick, TICK_SECONDS, f"dpnb monitor {self.run.name}", self._show_failure)
+        self._ticker = self._new_ticker()
         self._show_progress(self.run.state, self.run.status)
         self._ticker.start()
         replaces_predecessor(self)
@@ -113,7 +113,7 @@ class Monitor:
         self._log_axis = look.make(w.Checkbox, description="Logarithmic loss", indent=False)
         self._zoom = look.make(w.Checkbox, description="Drag and scroll to zoom", indent=False)
         for control in (self._smoothing, self._log_axis, self._zoom):
-            control.observe(lambda _: self._ticker.wake(), "value")
+            control.observe(lambda _: self._look_again(), "value")
         self._modes = look.box((self._smoothing, self._log_axis, self._zoom), "dpnb-bar")
         self._grid = look.box((), "dpnb-charts")
         self._plots = look.make(w.VBox, children=(self._modes, self._grid), classes=("dpnb-card", "dpnb-hidden"))
@@ -140,6 +140,9 @@ class Monitor:
 
     # --- the thread ----------------------------------------------------------------------------------------------
 
+    def _new_ticker(self) -> Ticker:
+        return Ticker(self._tick, TICK_SECONDS, f"dpnb monitor {self.run.name}", self._show_failure)
+
     def _tick(self) -> bool:
         """One look at the run; False when there will be nothing more to see."""
         state = self.run.state
@@ -151,19 +154,20 @@ class Monitor:
             self._show_progress(state, status)
             self._show_log(state)
             self._show_charts(new)
-        if state not in FINAL_STATES:
-            return True
-        # Nothing will come any more, but the charts can still be smoothed and zoomed.
-        for control in self._modes.children:
-            control.unobserve_all("value")
-            control.observe(lambda _: self._redraw(), "value")
-        return False
+            # A chart may still owe a figure, or keep one that a browser is about to let go.
+            self._over = state in FINAL_STATES and all(chart.settled for chart in self.charts.values())
+            return not self._over
 
-    def _redraw(self) -> None:
-        """Draw again, on the thread of the click: the thread that owned the charts has ended with the run."""
+    def _look_again(self) -> None:
+        """Look now. Nothing comes after the end of a run, but its charts can still be smoothed and zoomed: a thread
+        begins for that and ends with it."""
         with self._lock:
-            if not self._closed:
-                self._show_charts({})
+            if self._over and not self._closed:
+                self._over = False
+                self._ticker = self._new_ticker()
+                self._ticker.start()
+            else:
+                self._ticker.wake()
 
     def _show_charts(self, new: dict[str, Points]) -> None:
         for tag, points in new.items():
@@ -180,14 +184,21 @@ class Monitor:
                 chart.set_mode(smoothing=smoothing, log=log)
             chart.set_zoom(self._zoom.value)
             chart.draw()
+        self._place_new_charts()
 
     def _chart(self, plot: Plot) -> LineChart:
         if plot.title not in self.charts:
             self.charts[plot.title] = LineChart(plot.title, unit=plot.unit)
-            ordered = [self.charts[p.title] for p in PLOTS if p.title in self.charts]
-            self._grid.children = [chart.widget for chart in ordered]
-            set_class(self._plots, "dpnb-hidden", on=False)
+            set_order(self.charts[plot.title].widget, PLOTS.index(plot))
         return self.charts[plot.title]
+
+    def _place_new_charts(self) -> None:
+        """Append the charts that are drawn for the first time, all at once."""
+        there = self._grid.children
+        charts = [self.charts[plot.title].widget for plot in PLOTS if plot.title in self.charts]
+        if added := [widget for widget in charts if widget not in there]:
+            set_class(self._plots, "dpnb-hidden", on=False)  # first: a figure cannot be laid out where it has no size
+            self._grid.children = (*there, *added)
 
     def _show_progress(self, state: State, status: Status) -> None:
         over = state in FINAL_STATES

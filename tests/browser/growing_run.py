@@ -76,6 +76,8 @@ class GrowingRun:
             "train/seconds_per_step": 0.5 + abs(noise),
             "memory/host_gib": 1.4 + step / 400,
         }
+        if step > SAMPLE_EVERY_N_STEPS:
+            values["memory/gpu_gib"] = 3.0  # a curve that joins a chart which is on the screen by then
         if step % SAMPLE_EVERY_N_STEPS == 0:
             values |= {"held_out/loss": loss_at(step) + 0.03}
             values |= {

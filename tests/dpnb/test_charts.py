@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from ipywidgets.widgets.widget import _instances as live_widgets
 
 from dpnb.runs.events import Points
-from dpnb.widgets.charts import COLOURS, MAX_POINTS, LineChart, decades, drawable, round_ticks, thin
+from dpnb.widgets import charts as module
+from dpnb.widgets.charts import (
+    COLOURS,
+    LINGER_SECONDS,
+    MAX_POINTS,
+    REST_SECONDS,
+    LineChart,
+    decades,
+    drawable,
+    round_ticks,
+    thin,
+)
 
 
 def points(values: list[float] | np.ndarray, first_step: int = 1) -> Points:
@@ -112,7 +125,65 @@ def test_smoothing_stands_over_the_pale_raw_curve(chart: LineChart) -> None:
     assert chart._figure.marks[1] is smooth
     chart.set_mode(smoothing=0.0)
     chart.draw()
-    assert len(chart._figure.marks) == 1
+    assert chart._figure.marks == [raw, smooth]
+    assert smooth.y.tolist() == raw.y.tolist() == [1.0, 3.0]
+
+
+def test_smoothing_can_begin_later(chart: LineChart) -> None:
+    chart.add("train", points([1.0, 3.0]))
+    chart.draw()
+    figure, (raw,) = chart._figure, chart._figure.marks
+    assert raw.opacities == [1.0]
+    chart.set_mode(smoothing=0.9)
+    chart.draw()
+    assert chart._figure is figure
+    assert len(figure.marks) == 2
+    assert figure.marks[0] is raw
+    assert raw.opacities == [0.3]
+
+
+def test_a_curve_joins_the_figure_that_is_there(chart: LineChart) -> None:
+    chart.add("one", points([1.0, 3.0]))
+    chart.draw()
+    figure, (first,) = chart._figure, chart._figure.marks
+    chart.add("two", points([5.0, 4.0]))
+    chart.draw()
+    assert chart._figure is figure
+    assert figure.marks[0] is first
+    assert figure.marks[1].y.tolist() == [5.0, 4.0]
+    assert chart.widget.children == (chart._head, figure)
+    assert chart.settled
+
+
+def test_figures_follow_each_other_slowly(chart: LineChart, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    chart.add("train", points([1.0, 3.0]))
+    chart.draw()
+    figure = chart._figure
+    chart.set_mode(log=True)
+    chart.draw()
+    assert chart._figure is figure
+    assert not chart.settled
+    now[0] += REST_SECONDS
+    chart.draw()
+    assert chart._figure is not figure
+    assert not chart.settled, "the old figure lingers"
+    now[0] += LINGER_SECONDS
+    chart.draw()
+    assert chart.settled
+
+
+def test_a_change_of_mind_makes_no_figure(chart: LineChart) -> None:
+    chart.add("train", points([1.0, 3.0]))
+    chart.draw()
+    figure = chart._figure
+    chart.set_mode(log=True)
+    chart.draw()
+    chart.set_mode(log=False)
+    chart.draw()
+    assert chart._figure is figure
+    assert chart.settled
 
 
 def test_a_log_axis_hides_what_is_not_positive(chart: LineChart) -> None:
@@ -141,11 +212,12 @@ def test_curves_have_their_own_colours_and_a_legend(chart: LineChart) -> None:
     assert "&lt;set6&gt;" in chart._head.value
 
 
-def test_zoom_off_shows_everything_again(chart: LineChart) -> None:
+def test_zoom_off_shows_everything_again(chart: LineChart, monkeypatch: pytest.MonkeyPatch) -> None:
     chart.add("train", points([3.0, 2.0]))
     chart.draw()
     chart.set_zoom(True)
     chart._x_scale.min, chart._x_scale.max = 1.0, 1.5
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
     chart.set_mode(log=True)
     chart.draw()
     assert chart._figure.interaction is not None
@@ -160,7 +232,8 @@ def test_small_numbers_are_written_with_an_exponent(chart: LineChart) -> None:
     assert chart._axes[1].tick_format == ".3~e"
 
 
-def test_closing_leaves_no_widget_behind() -> None:
+def test_closing_leaves_no_widget_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
     before = len(live_widgets)
     made = LineChart("Loss", smoothing=0.9)
     made.add("a", points([1.0, 2.0]))

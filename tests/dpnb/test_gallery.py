@@ -1,20 +1,22 @@
-"""Gallery: strips that fill as pictures arrive, one step at a time, full size, thumbnails made once."""
+"""Gallery: slots that fill as pictures arrive, one step at a time, full size, thumbnails made once."""
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ipywidgets import Widget
 from ipywidgets.widgets.widget import _instances as live_widgets
 from PIL import Image
 
 from dpnb.widgets import gallery as module
-from dpnb.widgets.gallery import ONE, STEPS_PER_PAGE, Gallery, Thumbnails, caption_html
+from dpnb.widgets.gallery import MOST_STEPS, ONE, STEPS_PER_PAGE, Gallery, Thumbnails, caption_html
 from tests.dpnb.waiting import until
 
 
@@ -51,12 +53,35 @@ def shows(gallery: Gallery, count: int) -> bool:
     return f">{count} pictures of" in gallery._title.value
 
 
+def hidden(widget: Any) -> bool:
+    return "dpnb-hidden" in widget._dom_classes
+
+
+def order(widget: Any) -> int:
+    """Its place on the screen."""
+    (name,) = (name for name in widget._dom_classes if name.startswith("dpnb-order-"))
+    return int(name.rpartition("-")[2])
+
+
+def slots(gallery: Gallery) -> list[Any]:
+    """The slots that can be seen, as they stand on the screen."""
+    return sorted((slot.widget for slot in gallery._slots if not hidden(slot.widget)), key=order)
+
+
 def shown_steps(gallery: Gallery) -> list[str]:
-    return [strip.children[0].value for strip in gallery._strips.children]
+    return [slot.children[0].value for slot in slots(gallery)]
 
 
 def cells(gallery: Gallery, row: int) -> tuple[Any, ...]:
-    return gallery._strips.children[row].children[1].children
+    return tuple(cell for cell in slots(gallery)[row].children[1].children if not hidden(cell))
+
+
+def pictures(gallery: Gallery, row: int) -> list[bytes]:
+    return [cell.children[0].value for cell in cells(gallery, row)]
+
+
+def click_full_size(gallery: Gallery, row: int, column: int) -> None:
+    cells(gallery, row)[column].children[1].children[-1].click()
 
 
 def test_it_fills_as_pictures_arrive(growing: Any, gallery: Gallery) -> None:
@@ -73,6 +98,52 @@ def test_it_fills_as_pictures_arrive(growing: Any, gallery: Gallery) -> None:
     assert "8 pictures of 2 steps" in gallery._title.value
 
 
+def test_a_new_step_moves_pictures_and_no_widget(growing: Any, gallery: Gallery) -> None:
+    """A child that is inserted, moved or removed costs views their lives, and leaves errors in the console."""
+    seen: dict[str, tuple[Any, ...]] = {}
+
+    def only_appended() -> None:
+        for name, widget in list(live_widgets.items()):
+            children = tuple(getattr(widget, "children", ()))
+            assert children[: len(seen.get(name, ()))] == seen.get(name, ())
+            seen[name] = children
+
+    for step in range(STEPS_PER_PAGE + 3):
+        growing.pictures(step, growing_run.PROMPTS[: 4 - step % 2])
+        until(lambda step=step: shown_steps(gallery)[:1] == [f"<h4>Step {step}</h4>"])
+        gallery.show_full(gallery.samples[step])
+        gallery._view.value = ONE if step % 3 else module.ALL
+        only_appended()
+        gallery._view.value = module.ALL
+    gallery._more.click()
+    only_appended()
+    newest_first = [f"<h4>Step {step}</h4>" for step in reversed(range(STEPS_PER_PAGE + 3))]
+    assert shown_steps(gallery) == newest_first
+    for row, step in enumerate(reversed(range(STEPS_PER_PAGE + 3))):
+        own = [sample for sample in gallery.samples if sample.step == step]
+        assert pictures(gallery, row) == [gallery.thumbnail(sample) for sample in own]
+
+
+def test_a_new_step_is_a_small_message(growing: Any, gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "thumbnail", lambda sample: sample.step.to_bytes(4, "big") * 1024)
+    for step in range(STEPS_PER_PAGE + 1):
+        growing.pictures(step)
+    until(lambda: shows(gallery, 4 * (STEPS_PER_PAGE + 1)))
+    sent: list[int] = []
+    real = Widget._send
+
+    def weighed(self: Any, message: Any, buffers: Any = None) -> None:
+        sent.append(len(json.dumps(message, default=str)) + sum(map(len, buffers or ())))
+        real(self, message, buffers)
+
+    monkeypatch.setattr(Widget, "_send", weighed)
+    models = len(live_widgets)
+    growing.pictures(STEPS_PER_PAGE + 1)
+    until(lambda: shows(gallery, 4 * (STEPS_PER_PAGE + 2)))
+    assert 4 * 4096 < sum(sent) < 200_000
+    assert len(live_widgets) == models
+
+
 def test_prompts_are_escaped(growing: Any, gallery: Gallery) -> None:
     growing.pictures(0)
     until(lambda: shows(gallery, 4))
@@ -84,11 +155,29 @@ def test_many_steps_come_by_the_page(growing: Any, gallery: Gallery) -> None:
     for step in range(STEPS_PER_PAGE + 2):
         growing.pictures(step)
     until(lambda: shows(gallery, 4 * (STEPS_PER_PAGE + 2)))
-    assert len(gallery._strips.children) == STEPS_PER_PAGE
-    assert "dpnb-hidden" not in gallery._more._dom_classes
+    assert len(shown_steps(gallery)) == STEPS_PER_PAGE
+    assert not hidden(gallery._more)
     gallery._more.click()
-    assert len(gallery._strips.children) == STEPS_PER_PAGE + 2
-    assert "dpnb-hidden" in gallery._more._dom_classes
+    assert len(shown_steps(gallery)) == STEPS_PER_PAGE + 2
+    assert hidden(gallery._more)
+
+
+def test_the_number_of_widgets_is_bounded(growing: Any) -> None:
+    for step in range(MOST_STEPS + 2):
+        growing.pictures(step, growing_run.PROMPTS[:1])
+    growing.finish(40)
+    gallery = Gallery(growing.run)
+    assert "below" not in gallery._title.value
+    while not hidden(gallery._more):
+        gallery._more.click()
+    assert len(shown_steps(gallery)) == len(gallery._slots) == MOST_STEPS
+    assert f"{MOST_STEPS + 2} steps, the newest {MOST_STEPS} below; the others are under One step" in (
+        gallery._title.value
+    )
+    gallery._view.value = ONE
+    gallery._step.value = 0
+    assert shown_steps(gallery) == ["<h4>Step 0</h4>"]
+    gallery.close()
 
 
 def test_one_step_is_leafed_through_and_follows_the_newest(growing: Any, gallery: Gallery) -> None:
@@ -109,13 +198,52 @@ def test_one_step_is_leafed_through_and_follows_the_newest(growing: Any, gallery
 def test_full_size_shows_the_picture_as_it_was_written(growing: Any, gallery: Gallery) -> None:
     growing.pictures(0)
     until(lambda: shows(gallery, 4))
-    cells(gallery, 0)[1].children[1].children[-1].click()
-    bar, picture = gallery._full.children
+    full = gallery._full.widget
+    assert hidden(full)
+    click_full_size(gallery, 0, 1)
+    bar, picture = full.children
+    assert not hidden(full)
     assert picture.value == gallery.samples[1].path.read_bytes()
+    assert picture.format == "png"
     assert "seed 43, steps 24, guidance 3.5, width 64, height 64" in bar.children[0].value
     bar.children[1].click()
-    assert gallery._full.children == ()
-    assert gallery._full not in gallery._strips.children[0].children
+    assert hidden(full)
+    assert picture.value == b""
+
+
+def test_full_size_stays_below_its_step(growing: Any, gallery: Gallery) -> None:
+    growing.pictures(0)
+    until(lambda: shows(gallery, 4))
+    click_full_size(gallery, 0, 0)
+    full = gallery._full.widget
+    assert order(slots(gallery)[0]) < order(full)
+    growing.pictures(10)
+    until(lambda: shows(gallery, 8))
+    newest, oldest = slots(gallery)
+    assert order(newest) < order(oldest) < order(full)
+    click_full_size(gallery, 0, 0)
+    assert order(newest) < order(full) < order(oldest)
+    gallery._view.value = ONE
+    assert not hidden(full)
+    gallery._step.value = 0
+    assert hidden(full)
+    gallery._step.value = 10
+    assert not hidden(full)
+
+
+def test_a_clip_and_a_picture_take_turns(growing: Any, gallery: Gallery) -> None:
+    growing.pictures(0, growing_run.PROMPTS[:1])
+    (growing.run.sample_dir(0) / "00.png").rename(growing.run.sample_dir(0) / "00.mp4")
+    growing.pictures(10, growing_run.PROMPTS[:1])
+    until(lambda: shows(gallery, 2))
+    clip, picture = sorted(gallery.samples, key=lambda sample: sample.step)
+    for sample in (clip, picture, clip):
+        gallery.show_full(sample)
+        (seen,) = (medium for medium in gallery._full.widget.children[1:] if not hidden(medium))
+        assert type(seen).__name__ == ("Video" if sample is clip else "Image")
+        assert seen.format == sample.path.suffix[1:]
+        assert seen.value == sample.path.read_bytes()
+    assert [medium.value for medium in gallery._full.widget.children[1:] if hidden(medium)] == [b""]
 
 
 def test_thumbnails_are_small_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from ipywidgets.widgets.widget import _instances as live_widgets
 
 from dpnb.runs.process import Run
 from dpnb.runs.rundir import RunDir, Status
+from dpnb.widgets import charts
 from dpnb.widgets import monitor as module
 from dpnb.widgets.monitor import PLOTS, Monitor, head_html
 from tests.dpnb.waiting import until
@@ -34,6 +35,8 @@ GrowingRun = _growing_run().GrowingRun
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(charts, "REST_SECONDS", 0.1)
+    monkeypatch.setattr(charts, "LINGER_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -78,14 +81,44 @@ def test_a_finished_run_can_still_be_looked_at_closely(growing: Any) -> None:
     growing.finish(3)
     monitor = Monitor(Run(growing.run))
     until(lambda: not monitor._ticker.thread.is_alive())
+    chart = monitor.charts["Training loss"]
     monitor._log_axis.value = True
-    assert monitor.charts["Training loss"].log
-    assert not monitor.charts["Learning rate"].log
+    until(lambda: type(chart._y_scale).__name__ == "LogScale")
+    assert type(monitor.charts["Learning rate"]._y_scale).__name__ == "LinearScale"
     monitor._smoothing.value = 0.0
-    assert len(monitor.charts["Training loss"]._figure.marks) == 1
+    until(lambda: chart.smoothing == 0)
     monitor._zoom.value = True
-    assert monitor.charts["Training loss"]._figure.interaction is not None
+    until(lambda: chart._figure.interaction is not None)
+    until(lambda: not monitor._ticker.thread.is_alive())
+    assert all(chart.settled for chart in monitor.charts.values())
     monitor.close()
+
+
+def test_a_figure_that_must_wait_is_made_even_after_the_end(growing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "REST_SECONDS", 0.3)
+    growing.step(1)
+    growing.finish(1)
+    monitor = Monitor(Run(growing.run))
+    until(lambda: monitor._over)
+    chart = monitor.charts["Training loss"]
+    for on in (True, False, True):
+        monitor._log_axis.value = on
+        until(lambda on=on: chart.log == on)
+    until(lambda: monitor._over)
+    assert type(chart._y_scale).__name__ == "LogScale"
+    monitor.close()
+
+
+def test_charts_are_only_appended_and_stand_in_order(growing: Any, monitor: Monitor) -> None:
+    growing.step(1)
+    until(lambda: len(monitor._grid.children) == 5)
+    first = monitor._grid.children
+    growing.step(10)
+    until(lambda: len(monitor._grid.children) == 7)
+    assert monitor._grid.children[:5] == first
+    by_title = {plot.title: f"dpnb-order-{place}" for place, plot in enumerate(PLOTS)}
+    for title, chart in monitor.charts.items():
+        assert by_title[title] in chart.widget._dom_classes
 
 
 @pytest.mark.parametrize(
