@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dpnb.schema.dataset import Dataset
     from dpnb.schema.training import Training
     from dpnb.toml import dump, load, load_run
+    from dpnb.widgets.captions import CaptionEditor
     from dpnb.widgets.dataset import DatasetForm
     from dpnb.widgets.form import TrainingForm
     from dpnb.widgets.gallery import Gallery
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "CaptionEditor": "dpnb.widgets.captions",
     "Dataset": "dpnb.schema.dataset",
     "DatasetForm": "dpnb.widgets.dataset",
     "Gallery": "dpnb.widgets.gallery",
@@ -42,6 +44,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CaptionEditor",
     "Dataset",
     "DatasetForm",
     "Gallery",

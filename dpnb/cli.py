@@ -2,8 +2,11 @@
 
     dpnb demo --out DIR         the whole story in a few minutes      dpnb runs [DIR]     a table of runs
     dpnb lab                    JupyterLab on the notebooks           dpnb status RUN     one run
-    dpnb validate FILE...       check TOML files                      dpnb logs RUN       its console
-    dpnb launch FILE            train in the background               dpnb stop RUN       save and stop it
+    dpnb new PRESET -o DIR      files to start from                   dpnb logs RUN       its console
+    dpnb import FILE... -o DIR  another trainer's files as ours
+    dpnb validate FILE...       check TOML files                      dpnb schema [KEY]   every key, or one
+    dpnb dryrun FILE            buckets and steps of a dataset        dpnb stop RUN       save and stop it
+    dpnb launch FILE            train in the background
 
 RUN is a run directory, a folder that holds runs, the name of a run, or "latest" (the default) below --root.
 Exit codes: 0 well, 1 a problem (one line each on stderr), 2 a wrong command line, else the code of the run.
@@ -21,10 +24,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpnb import cli_config, cli_dryrun, cli_import, cli_new
 from dpnb.errors import DpnbError, errors_in
 
 if TYPE_CHECKING:
-    from dpnb.errors import Problem
     from dpnb.runs.process import Run
 
 _SHELL_SIGNAL_BASE = 128
@@ -67,9 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
     lab.add_argument("--folder", type=Path, help="another folder than the notebooks that come with dpnb")
 
-    validate = add("validate", "check training and dataset files")
-    validate.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    validate.add_argument("--no-paths", action="store_true", help="do not ask whether the paths in them exist")
+    cli_new.add_arguments(add("new", "write a training and a dataset file to start from"))
+
+    cli_import.add_arguments(add("import", "turn another trainer's files into a training and a dataset file"))
+
+    cli_config.add_validate(add("validate", "check training and dataset files"))
+    cli_config.add_schema(add("schema", "list every key of a file, or write its JSON Schema"))
+
+    dryrun = add("dryrun", "show what the trainer would make of a dataset, without training")
+    cli_dryrun.add_arguments(dryrun, _positive)
 
     launch = add("launch", "start training in the background")
     launch.add_argument("file", type=Path, metavar="FILE", help="training file")
@@ -143,38 +152,24 @@ def notebooks_folder() -> Path:
     return beside if beside.is_dir() else Path.cwd()
 
 
+def _new(arguments: argparse.Namespace) -> int:
+    return cli_new.run(arguments)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    return cli_import.run(arguments)
+
+
 def _validate(arguments: argparse.Namespace) -> int:
-    from dpnb.errors import ConfigError
-
-    code = 0
-    for file in arguments.files:
-        try:
-            problems = _problems_in(file, paths=not arguments.no_paths)
-        except ConfigError as error:
-            problems = list(error.problems)
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        if errors_in(problems):
-            code = 1
-        else:
-            print(f"{file}: ok")
-    return code
+    return cli_config.validate(arguments)
 
 
-def _problems_in(file: Path, *, paths: bool) -> list[Problem]:
-    """The warnings of a file; its errors are raised. A file with a [[directory]] is a dataset file."""
-    import tomllib
+def _schema(arguments: argparse.Namespace) -> int:
+    return cli_config.schema(arguments)
 
-    from dpnb import toml
-    from dpnb.schema.dataset import Dataset
 
-    try:
-        is_dataset = "directory" in tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        is_dataset = False  # load_run says what is wrong with it
-    if is_dataset:
-        return list(toml.load(file, Dataset, paths=paths).warnings)
-    return toml.load_run(file, paths=paths).warnings
+def _dryrun(arguments: argparse.Namespace) -> int:
+    return cli_dryrun.run(arguments)
 
 
 def _launch(arguments: argparse.Namespace) -> int:

@@ -7,23 +7,28 @@ from toml_words.py, types and bounds from the schema, rules across keys from dpn
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import tomlkit
 from pydantic import ValidationError
 
 from dpnb.errors import ConfigError, Loc, Problem, errors_in
-from dpnb.schema.base import Section, sections_below, texts_as_tables, ui_of
+from dpnb.schema.base import Section, section_for, sections_below, texts_as_tables, ui_of
 from dpnb.schema.dataset import Dataset
-from dpnb.schema.rules import check_dataset, check_model_folder, check_path, check_training, kind_of_path
+from dpnb.schema.paths import check_model_folder, check_paths_at, kind_of_path
+from dpnb.schema.rules import check_training
+from dpnb.schema.rules_dataset import check_dataset
+from dpnb.schema.rules_pair import check_pair
 from dpnb.schema.training import EvalDataset, Training
 from dpnb.toml_places import nearest_place, places
-from dpnb.toml_words import missing_types, problems_of, section_for
+from dpnb.toml_secrets import masked, warnings_of
+from dpnb.toml_syntax import parse, read
+from dpnb.toml_words import problems_of, problems_of_untyped
+from dpnb.toml_write import dump
+
+__all__ = ["Document", "RunConfig", "beyond_trainer", "check", "check_files", "dump", "load", "load_run", "validate"]
 
 S = TypeVar("S", bound=Section)
 
@@ -36,6 +41,20 @@ class Document(Generic[S]):
     value: S
     text: str
     warnings: Sequence[Problem] = ()
+
+    def edited(self, new: S) -> str:
+        """The file's text with what differs in `new`, everything else as it was written."""
+        from dpnb.toml_edit import edit
+
+        return edit(self.text, self.value, new)
+
+    def save(self, new: S) -> Document[S]:
+        """Bring the file to `new`, whole or not at all, with the permissions it has; gives what it holds now."""
+        from dpnb.toml_edit import save
+
+        text = self.edited(new)
+        save(self.path, text)
+        return Document(self.path, new, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,46 +82,77 @@ def load(path: Path | str, cls: type[S], *, paths: bool = True) -> Document[S]:
     `paths` also checks that what the file names exists. Raises `ConfigError` with every problem of the file.
     """
     path = Path(path)
-    text = _read(path)
-    data = _parse(path, text)
+    text = read(path)
+    data = parse(path, text)
     value, problems = validate(data, cls)
+    problems += warnings_of(data, text)
     if paths:
         problems += _check_paths(data, cls)
         problems += check_model_folder(value) if isinstance(value, Training) else []
-    if problems:
-        found = places(text)
-        problems = [p.at(path, *nearest_place(found, p.loc)) for p in problems]
-        problems.sort(key=lambda p: (p.line or 0, p.column or 0))
+    problems = _placed(masked(problems, data), path, text)
     if value is None or errors_in(problems):
         raise ConfigError(problems)
     return Document(path, value, text, problems)
 
 
+def _placed(problems: Sequence[Problem], path: Path, text: str) -> list[Problem]:
+    """Problems at their places in a file, from its top to its end."""
+    if not problems:
+        return []
+    found = places(text)
+    there = [p.at(path, *((p.line, p.column) if p.line else nearest_place(found, p.loc))) for p in problems]
+    return sorted(there, key=lambda p: (p.line or 0, p.column or 0))
+
+
 def load_run(path: Path | str, *, paths: bool = True) -> RunConfig:
     """Read a training file and every dataset file it names; raises one `ConfigError` with the problems of all."""
-    problems: list[Problem] = []
-    training: Document[Training] | None = None
-    try:
-        training = load(path, Training, paths=paths)
-        problems += training.warnings
-    except ConfigError as error:
-        problems += error.problems
-    named = _named_datasets(Path(path)) if training is None else _datasets_of(training.value)
-    datasets: dict[str, Document[Dataset]] = {}
-    for name, file in named.items():
-        try:
-            datasets[name] = load(file, Dataset, paths=paths)
-            problems += datasets[name].warnings
-        except ConfigError as error:
-            problems += error.problems
+    training, datasets, found = _load_all(Path(path), paths=paths, skip_missing=False)
+    problems = [problem for of_file in found.values() for problem in of_file]
     if training is None or errors_in(problems):
         raise ConfigError(dict.fromkeys(problems))
     return RunConfig(training, datasets.pop(""), datasets)
 
 
+def check_files(path: Path | str, *, paths: bool = True) -> dict[str, list[Problem]]:
+    """What is wrong with a training file and with each dataset file that it names, by file.
+
+    Without `paths`, dataset files that do not exist are left out.
+    """
+    return _load_all(Path(path), paths=paths, skip_missing=not paths)[2]
+
+
+def _load_all(
+    path: Path, *, paths: bool, skip_missing: bool
+) -> tuple[Document[Training] | None, dict[str, Document[Dataset]], dict[str, list[Problem]]]:
+    """A training file, its dataset files by name ("" for that of the training), and all problems by file."""
+    found: dict[str, list[Problem]] = {str(path): []}
+    training: Document[Training] | None = None
+    try:
+        training = load(path, Training, paths=paths)
+        found[str(path)] += training.warnings
+    except ConfigError as error:
+        found[str(path)] += error.problems
+    named = _named_datasets(path) if training is None else _datasets_of(training.value)
+    datasets: dict[str, Document[Dataset]] = {}
+    for name, file in named.items():
+        if skip_missing and kind_of_path(file) != "file":
+            continue
+        here = found.setdefault(file, [])
+        try:
+            document = load(file, Dataset, paths=paths)
+        except ConfigError as error:
+            here += error.problems
+            continue
+        together = [] if training is None else check_pair(training.value, document.value)
+        warnings = [*document.warnings, *_placed(together, document.path, document.text)]
+        datasets[name] = replace(document, warnings=warnings)
+        here += warnings
+    return training, datasets, found
+
+
 def validate(data: dict[str, Any], cls: type[S]) -> tuple[S | None, list[Problem]]:
     """Check plain data against a Section: the object (None if it cannot be built) and all problems, without places."""
-    problems = missing_types(data, cls)
+    problems = problems_of_untyped(data, cls)
     try:
         value = cls.model_validate(data)
     except ValidationError as error:
@@ -121,6 +171,16 @@ def check(value: Section) -> list[Problem]:
     return []
 
 
+def beyond_trainer(config: RunConfig) -> list[Problem]:
+    """What the files ask for that our own trainer does not act on yet, each at its place: errors and warnings."""
+    from dpnb.schema.profiles import not_here, not_here_in_dataset
+
+    found = _placed(not_here(config.training.value), config.training.path, config.training.text)
+    for document in (config.dataset, *config.eval_datasets.values()):
+        found += _placed(not_here_in_dataset(document.value), document.path, document.text)
+    return list(dict.fromkeys(found))
+
+
 def _datasets_of(training: Training) -> dict[str, str]:
     return {"": training.dataset} | {item.name: item.config for item in training.eval_datasets}
 
@@ -128,68 +188,13 @@ def _datasets_of(training: Training) -> dict[str, str]:
 def _named_datasets(path: Path) -> dict[str, str]:
     """The dataset files that a broken training file names and that exist, so that all problems show in one go."""
     try:
-        data = _parse(path, _read(path))
+        data = parse(path, read(path))
     except ConfigError:
         return {}
     sets = texts_as_tables(data.get("eval_datasets"), EvalDataset)
     sets = [item.get("config") for item in sets if isinstance(item, dict)] if isinstance(sets, list) else []
     named = [file for file in (data.get("dataset"), *sets) if isinstance(file, str) and kind_of_path(file) == "file"]
     return {file: file for file in named}
-
-
-def _read(path: Path) -> str:
-    """The text of a file, line ends as they are."""
-    try:
-        raw = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        message = f"cannot be read: {reason}."
-        raise ConfigError([Problem("error", "path", (), message, "Check the path.", str(path))]) from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        message = f"is not UTF-8 text (byte {error.start})."
-        suggestion = "Save it as UTF-8 in your editor."
-        raise ConfigError([Problem("error", "syntax", (), message, suggestion, str(path), line, 1)]) from error
-
-
-def _parse(path: Path, text: str) -> dict[str, Any]:
-    line, column = text.count("\n") + 1, 1
-    try:
-        return tomllib.loads(text)
-    except RecursionError as error:
-        problem = Problem("error", "syntax", (), "lists or tables stand too deep inside one another.")
-        raise ConfigError([problem.at(path, 1, 1)]) from error
-    except ValueError as error:
-        # TOMLDecodeError, or Python's own refusal of a number with thousands of digits.
-        message, cause = str(error), error
-    if where := re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message):
-        message = message[: where.start()]
-        line, column = (int(where[1]), int(where[2])) if where[1] else (line, column)
-    elif not isinstance(cause, tomllib.TOMLDecodeError):
-        message, line = "a number has too many digits", _line_of_long_number(text)
-    message, suggestion = _syntax_words(message)
-    raise ConfigError([Problem("error", "syntax", (), message, suggestion, str(path), line, column)]) from cause
-
-
-def _line_of_long_number(text: str) -> int:
-    number = re.search(r"[0-9_]{4000,}", text)
-    return text.count("\n", 0, number.start() if number else 0) + 1
-
-
-def _syntax_words(message: str) -> tuple[str, str]:
-    """What the parser said and what to do about it."""
-    if twice := re.match(r"Cannot declare \((.*?),?\) twice|Cannot overwrite a value", message):
-        header = ".".join(re.findall(r"'([^']*)'", twice[1] or ""))
-        said = f"the table [{header}] stands twice." if header else "a key stands twice in the same table."
-        return said, "Keep one of the two, at this line or further up."
-    if message.startswith(("Unescaped '\\'", "Invalid hex value")):
-        return f"{message}.", "For a path write / instead of \\, or use single quotes."
-    if message == "Invalid value":
-        hint = "Texts stand in quotes, true and false in lower case, and a list ends with ]."
-        return "this is not a value.", f"{hint} Look at this line and the one before it."
-    return f"{message}.", "This is not valid TOML: look at this line and the one before it."
 
 
 def _check_paths(data: dict[str, Any], cls: type[Section], loc: Loc = ()) -> list[Problem]:
@@ -201,8 +206,8 @@ def _check_paths(data: dict[str, Any], cls: type[Section], loc: Loc = ()) -> lis
             continue
         here = (*loc, name)
         kind = ui_of(info).path
-        if kind is not None and isinstance(item, str):
-            found += check_path(here, item, kind)
+        if kind is not None:
+            found += check_paths_at(here, item, kind)
         owners = sections_below(info.annotation)
         if owners and isinstance(item, dict):
             found += _check_paths(item, section_for(owners, item), here)
@@ -211,53 +216,3 @@ def _check_paths(data: dict[str, Any], cls: type[Section], loc: Loc = ()) -> lis
                 if isinstance(entry, dict):
                     found += _check_paths(entry, section_for(owners, entry), (*here, position))
     return found
-
-
-# --- dump ------------------------------------------------------------------------------------------------------------
-
-
-def dump(value: Section, *, everything: bool = False, comments: bool = False) -> str:
-    """The TOML text of a section: only what differs from the defaults unless `everything`, in the schema's order.
-
-    `comments` puts each key's help above it. Secrets are never written. None is left out.
-    """
-    document = tomlkit.document()
-    _fill(document, value, everything=everything, comments=comments)
-    return tomlkit.dumps(document)
-
-
-def _fill(table: Any, value: Section, *, everything: bool, comments: bool) -> None:  # noqa: ANN401 - a tomlkit container
-    tables: list[tuple[str, Any]] = []
-    for name, info in type(value).model_fields.items():
-        item = getattr(value, name)
-        if item is None or ui_of(info).secret:
-            continue
-        always = info.is_required() or name == "type"
-        if not always and not everything and item == info.get_default(call_default_factory=True):
-            continue
-        if isinstance(item, Section) or (isinstance(item, list) and item and isinstance(item[0], Section)):
-            tables.append((name, item))
-            continue
-        if comments and info.description:
-            table.add(tomlkit.comment(" ".join(info.description.split())))
-        table.add(name, _plain(item))
-    # Sub-tables last: a key below a [table] header would belong to that table.
-    for name, item in tables:
-        if isinstance(item, Section):
-            below = tomlkit.table()
-            _fill(below, item, everything=everything, comments=comments)
-            table.add(name, below)
-        else:
-            array = tomlkit.aot()
-            for entry in item:
-                below = tomlkit.table()
-                _fill(below, entry, everything=everything, comments=comments)
-                array.append(below)
-            table.add(name, array)
-
-
-def _plain(item: Any) -> Any:  # noqa: ANN401 - anything that TOML can hold
-    """Lists that mix whole numbers and fractions become all fractions: diffusion-pipe's parser wants one type."""
-    if isinstance(item, list) and any(isinstance(x, float) for x in item):
-        return [float(x) for x in item]
-    return item

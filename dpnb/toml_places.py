@@ -1,14 +1,17 @@
 """Where each key of a TOML text stands: {("model", "dtype"): (line, column)}, both from 1.
 
 tomllib and tomlkit give values without places. This scanner runs over a text that tomllib has already accepted, so
-it may trust the grammar: it only has to know where strings, arrays and inline tables begin and end.
+it may trust the grammar: it only has to know where strings, arrays and inline tables begin and end. `places` is for
+messages; `outline` has every span, for whoever changes a text in place (dpnb/toml_edit.py).
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from typing import Any
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 Loc = tuple[str | int, ...]
 Place = tuple[int, int]
@@ -20,9 +23,39 @@ _BLANK = re.compile(r"[ \t]*")
 _SCALAR = re.compile(r"[^,\]}#\r\n]+")
 
 
+class Span(NamedTuple):
+    """A header, a key with its value, or an item of an array: text[start:end], its value at text[value:end].
+
+    `table` is the table below whose header (or inside whose braces or brackets) it stands; `loc` counts from the root.
+    """
+
+    kind: Literal["header", "headers", "pair", "item"]
+    loc: Loc
+    table: Loc
+    start: int
+    value: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A text in spans: `lines` are its headers and pairs in order, `inside` what its arrays and inline tables hold.
+
+    `lines` hold everything that begins on a line of its own; `inside` is keyed by the array or inline table.
+    """
+
+    lines: list[Span] = field(default_factory=list)
+    inside: dict[Loc, list[Span]] = field(default_factory=dict)
+
+
 def places(text: str) -> dict[Loc, Place]:
     """Line and column of every key, table header and array item of a valid TOML text."""
-    return _Scanner(text.removeprefix("\ufeff")).run()
+    return _Scanner(text.removeprefix("\ufeff")).run().found
+
+
+def outline(text: str) -> Outline:
+    """The spans of a valid TOML text without a byte-order mark."""
+    return _Scanner(text).run().outline
 
 
 class _Scanner:
@@ -32,26 +65,24 @@ class _Scanner:
         self.text = text
         self.at = 0
         self.found: dict[Loc, Place] = {}
+        self.outline = Outline()
         self.counts: dict[Loc, int] = {}
         self.table: Loc = ()
         self.line_starts = [0, *(m.end() for m in re.finditer("\n", text))]
 
-    def run(self) -> dict[Loc, Place]:
+    def run(self) -> _Scanner:
         while True:
             self._skip()
             if self.at >= len(self.text):
-                return self.found
+                return self
             if self.text[self.at] == "[":
                 self._header()
             else:
-                self._pair(self.table)
+                self.outline.lines.append(self._pair(self.table))
 
     def _place(self, offset: int) -> Place:
-        low, high = 0, len(self.line_starts)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.line_starts[middle] <= offset else (low, middle)
-        return low + 1, offset - self.line_starts[low] + 1
+        line = bisect_right(self.line_starts, offset)
+        return line, offset - self.line_starts[line - 1] + 1
 
     def _skip(self) -> None:
         if match := _SKIP.match(self.text, self.at):
@@ -101,8 +132,10 @@ class _Scanner:
         for depth in range(1, len(self.table)):
             self.found.setdefault(self.table[:depth], self._place(start))
         self.found[self.table] = self._place(start)
+        kind: Literal["header", "headers"] = "headers" if many else "header"
+        self.outline.lines.append(Span(kind, self.table, self.table, start, start, self.at))
 
-    def _pair(self, table: Loc) -> None:
+    def _pair(self, table: Loc) -> Span:
         self._blank()
         start = self.at
         key = self._key()
@@ -110,18 +143,23 @@ class _Scanner:
             self.found.setdefault((*table, *key[:depth]), self._place(start))
         self.at += 1  # the equals sign
         self._blank()
-        self._value((*table, *key))
+        value = self.at
+        return Span("pair", (*table, *key), table, start, value, self._value((*table, *key)))
 
-    def _value(self, loc: Loc) -> None:
+    def _value(self, loc: Loc) -> int:
+        """Go beyond a value; gives its end, without the blanks that follow it."""
         if self.text[self.at] == "[":
             self._items(loc, "]")
         elif self.text[self.at] == "{":
             self._items(loc, "}")
         elif match := _STRING.match(self.text, self.at) or _SCALAR.match(self.text, self.at):
             self.at = match.end()
+            return match.start() + len(match.group().rstrip())
+        return self.at
 
     def _items(self, loc: Loc, end: str) -> None:
         """The inside of an array or of an inline table."""
+        inside = self.outline.inside.setdefault(loc, [])
         self.at += 1
         position = 0
         while True:
@@ -132,10 +170,11 @@ class _Scanner:
             if self.text[self.at] == ",":
                 self.at += 1
             elif end == "}":
-                self._pair(loc)
+                inside.append(self._pair(loc))
             else:
-                self.found[(*loc, position)] = self._place(self.at)
-                self._value((*loc, position))
+                start, item = self.at, (*loc, position)
+                self.found[item] = self._place(start)
+                inside.append(Span("item", item, loc, start, start, self._value(item)))
                 position += 1
 
 

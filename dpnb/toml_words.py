@@ -7,55 +7,65 @@ positions (dpnb/toml.py, dpnb/toml_places.py), bounds and help texts (dpnb/schem
 from __future__ import annotations
 
 import datetime
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from dpnb.errors import Loc, Problem
-from dpnb.schema.base import Section, section_types, sections_below, tag_of
-from dpnb.schema.dataset import Dataset
-from dpnb.schema.training import Training
+from dpnb.schema.base import Section, arm_of, section_for, section_types, sections_below, tag_of
+from dpnb.toml_keys import any_of, did_you_mean, where_it_belongs
+from dpnb.toml_kinds import kinds_that_fit, of_each_kind, untyped, wrong_for_all
 from dpnb.toml_places import value_at
+from dpnb.toml_secrets import shown
 
-MANY_KEYS = 15  # beyond this a list of all keys helps nobody
 LONG_VALUE = 60  # characters of a value that are shown
 
 
 def problems_of(error: ValidationError, data: dict[str, Any], cls: type[Section]) -> list[Problem]:
-    """What pydantic found wrong with `data`, one problem for each key."""
+    """What pydantic found wrong with `data`, one problem for each key; tables of no kind are left out."""
+    unclear = [loc for loc, _ in untyped(data, cls)]
+    return [p for p in _worded(error, data, cls) if not any(p.loc[: len(loc)] == loc for loc in unclear)]
+
+
+def _worded(error: ValidationError, data: dict[str, Any], cls: type[Section], below: Loc = ()) -> list[Problem]:
     findings = [_finding(detail, cls) for detail in error.errors(include_url=False)]
+    findings = [finding for finding in findings if finding.loc[: len(below)] == below]
     return list(dict.fromkeys(_problem(finding, data, cls) for finding in _best_arms(findings)))
 
 
-def missing_types(data: dict[str, Any], cls: type[Section], loc: Loc = ()) -> list[Problem]:
-    """Tables without the `type` key that says which kind they are (it has a default in Python, not in a file)."""
+def problems_of_untyped(data: dict[str, Any], cls: type[Section]) -> list[Problem]:
+    """What is wrong with tables whose `type` is missing or names no kind: that, and what no kind would take."""
     found: list[Problem] = []
-    for name, info in cls.model_fields.items():
-        kinds = sections_below(info.annotation)
-        value = data.get(name)
-        entries: list[tuple[Loc, Any]] = [((*loc, name), value)]
-        if not section_types(info.annotation):
-            # A list of tables.
-            entries = [((*loc, name, i), item) for i, item in enumerate(value)] if isinstance(value, list) else []
-        for here, entry in entries:
-            if not kinds or not isinstance(entry, dict):
-                continue
-            if "type" not in entry and any(tag_of(kind) for kind in kinds):
-                found.append(_missing_type(here, kinds))
-            else:
-                found += missing_types(entry, section_for(kinds, entry), here)
+    for loc, kinds in untyped(data, cls):
+
+        def check(other: dict[str, Any], loc: Loc = loc) -> list[Problem]:
+            try:
+                cls.model_validate(other)
+            except ValidationError as error:
+                return _worded(error, other, cls, loc)
+            return []
+
+        each = of_each_kind(data, loc, kinds, check)
+        table = value_at(data, loc)
+        if "type" in table and not isinstance(table["type"], str):
+            words = f"{show(table['type'])} is {_toml_type(table['type'])}; expected a text in quotes."
+            found.append(Problem("error", "type", (*loc, "type"), words, f"It is one of {', '.join(each)}."))
+        elif "type" in table:
+            found.append(_no_choice((*loc, "type"), table["type"], list(each)))
+        else:
+            fitting = kinds_that_fit(each) if len(table) else []
+            found.append(_missing_type(loc, fitting if len(fitting) == 1 else list(each)))
+        any_key = any(tag_of(kind) is None for kind in kinds)
+        found += wrong_for_all(each, any_key=any_key)
+        if any_key:
+            # What another kind might take is let pass, but for keys that have their place elsewhere.
+            found += [_unknown((*loc, key), kinds[0], cls, data) for key in table if key in cls.model_fields]
     return found
-
-
-def section_for(kinds: Sequence[type[Section]], data: dict[str, Any]) -> type[Section]:
-    """The section that a table means by its `type`; the first where it does not say."""
-    return next((kind for kind in kinds if tag_of(kind) == data.get("type")), kinds[0])
 
 
 # --- from pydantic's places to ours ----------------------------------------------------------------------------------
@@ -85,8 +95,8 @@ def _finding(detail: ErrorDetails, cls: type[Section]) -> _Finding:
             loc.append(part)
         elif not sections:
             at, arm = (at, arm) if arm else (tuple(loc), part)
-        elif len(sections) > 1 and any(tag_of(s) == part for s in sections):
-            sections = [s for s in sections if tag_of(s) == part]
+        elif len(sections) > 1 and any(arm_of(s) == part for s in sections):
+            sections = [s for s in sections if arm_of(s) == part]
         else:
             loc.append(part)
             fields = [s.model_fields[part] for s in sections if part in s.model_fields]
@@ -145,7 +155,8 @@ def _field_at(loc: Loc, cls: type[Section], data: dict[str, Any]) -> tuple[type[
         below = sections_below(info.annotation)
         following = loc[: depth + 2] if isinstance(loc[depth + 1], int) else loc[: depth + 1]
         table = value_at(data, following)
-        owner = section_for(below, table if isinstance(table, dict) else {}) if below else None
+        table = table if isinstance(table, dict) else {}
+        owner = section_for(below, table).for_table(table) if below else None
     return owner, info
 
 
@@ -154,23 +165,20 @@ def _field_at(loc: Loc, cls: type[Section], data: dict[str, Any]) -> tuple[type[
 
 def _problem(finding: _Finding, data: dict[str, Any], cls: type[Section]) -> Problem:
     loc, detail = finding.loc, finding.detail
-    seen, kind, context = detail["input"], detail["type"], detail.get("ctx", {})
+    kind, context = detail["type"], detail.get("ctx", {})
+    seen = shown(str(loc[-1]), detail["input"]) if loc and not isinstance(loc[-1], int) else detail["input"]
     owner, info = _field_at(loc, cls, data)
     match kind:
         case "extra_forbidden":
-            return Problem("error", "unknown_key", loc, "unknown key.", _where_it_belongs(loc, owner, cls, data))
+            return _unknown(loc, owner, cls, data)
         case "missing":
             return Problem("error", "missing", loc, "is missing.", _table_to_add(loc, info) or _help(info))
-        case "union_tag_not_found":
-            return _missing_type(loc, sections_below(info.annotation) if info is not None else [])
-        case "union_tag_invalid":
-            choices = [choice.strip().strip("'") for choice in str(context["expected_tags"]).split(",")]
-            loc = (*loc, "type")
-            return _no_choice(loc, value_at(data, loc), choices)
+        case "told":
+            return Problem("error", "value", loc, _on_one_line(context["message"]), context["suggestion"])
         case "literal_error":
             return _no_choice(loc, seen, re.findall(r"'([^']*)'", str(context["expected"])))
     if kind in _WANTED or kind == "union":
-        return _wrong_type(finding, info)
+        return _wrong_type(finding, seen, info)
     return Problem("error", "value", loc, f"{_wrong_value(seen, kind, context, detail['msg'])}.", _help(info))
 
 
@@ -178,12 +186,23 @@ def _no_choice(loc: Loc, seen: Any, choices: Sequence[str]) -> Problem:  # noqa:
     if len(choices) == 1:
         return Problem("error", "value", loc, f"{show(seen)} is not known here; the only choice is '{choices[0]}'.")
     message = f"{show(seen)} is not one of {', '.join(choices)}."
-    return Problem("error", "value", loc, message, _did_you_mean(seen, choices) if isinstance(seen, str) else "")
+    return Problem("error", "value", loc, message, did_you_mean(seen, choices) if isinstance(seen, str) else "")
 
 
-def _missing_type(loc: Loc, kinds: Sequence[type[Section]]) -> Problem:
-    choices = [f"'{tag}'" for kind in kinds if (tag := tag_of(kind))]
-    return Problem("error", "missing", (*loc, "type"), "is missing.", f"Add type = {_any_of(choices)}.")
+def _missing_type(loc: Loc, types: Sequence[str]) -> Problem:
+    choices = any_of([f"'{name}'" for name in types])
+    return Problem("error", "missing", (*loc, "type"), "is missing.", f"Add type = {choices}.")
+
+
+def _unknown(loc: Loc, owner: type[Section] | None, root: type[Section], data: dict[str, Any]) -> Problem:
+    is_table = isinstance(value_at(data, loc), dict)
+    where = where_it_belongs(loc, owner, root, is_table=is_table)
+    return Problem("error", "unknown_key", loc, "unknown key.", where)
+
+
+def _on_one_line(words: str) -> str:
+    """Words of a validator, which may quote a text of several lines."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
 
 
 _BOUNDS = {
@@ -224,19 +243,20 @@ _WANTED = {
     "string_type": "a text in quotes",
     "bool_type": "true or false",
     "list_type": "a list in [ ]",
+    "dict_type": "a table",
     "model_type": "a table",
     "model_attributes_type": "a table",
 }
 
 
-def _wrong_type(finding: _Finding, info: FieldInfo | None) -> Problem:
-    loc, seen, kind = finding.loc, finding.detail["input"], finding.detail["type"]
+def _wrong_type(finding: _Finding, seen: Any, info: FieldInfo | None) -> Problem:  # noqa: ANN401 - TOML's values
+    loc, kind = finding.loc, finding.detail["type"]
     if kind != "union":
         words = f"{show(seen)} is {_toml_type(seen)}; expected {_WANTED[kind]}."
     elif loc == finding.at:
-        words = f"{show(seen)} is {_toml_type(seen)}; expected {_type_words(info)}."
+        words = f"{show(seen)} is {_toml_type(seen)}; expected {type_words(info)}."
     else:
-        words = f"{show(seen)} is {_toml_type(seen)} and does not fit here; the key takes {_type_words(info)}."
+        words = f"{show(seen)} is {_toml_type(seen)} and does not fit here; the key takes {type_words(info)}."
     return Problem("error", "type", loc, words, _correction(loc, seen, kind, info) or _help(info))
 
 
@@ -270,10 +290,10 @@ def _table_to_add(loc: Loc, info: FieldInfo | None) -> str:
     return f"Add {'an' if name[0] in 'aeiou' else 'a'} {header} table."
 
 
-def _type_words(info: FieldInfo | None) -> str:
+def type_words(info: FieldInfo | None) -> str:
     """What a field takes, in a user's words: 'a whole number or a list of [number, number] pairs'."""
     arms = _arms(info.annotation) if info is not None else []
-    return _any_of([words for arm in arms if not (arm is int and float in arms) for words in _one(arm)])
+    return any_of([words for arm in arms if not (arm is int and float in arms) for words in _one(arm)])
 
 
 def _arms(annotation: Any) -> list[Any]:  # noqa: ANN401 - any typing form
@@ -288,21 +308,27 @@ def _arms(annotation: Any) -> list[Any]:  # noqa: ANN401 - any typing form
 def _one(arm: Any) -> list[str]:  # noqa: ANN401 - any typing form
     """The values of one arm of a union, each in words."""
     if get_origin(arm) is list:
-        return [f"a list of {_several(_arms(get_args(arm)[0]))}"]
+        return [f"a list of {_several(get_args(arm)[0])}"]
     if get_origin(arm) is Literal:
         return [f"'{choice}'" for choice in get_args(arm)]
-    words = {int: "a whole number", float: "a number", str: "a text in quotes"}
+    words = {int: "a whole number", float: "a number", str: "a text in quotes", SecretStr: "a text in quotes"}
     return ["true", "false"] if arm is bool else [words.get(arm, "a table")]
 
 
-def _several(arms: Sequence[Any]) -> str:
+def _several(item: Any) -> str:  # noqa: ANN401 - any typing form
+    """Items of a list in words; an inner list says how long it is."""
+    arms = _arms(item)
     if any(get_origin(arm) is list for arm in arms):
-        return "[number, number] pairs"
+        longest = [getattr(mark, "max_length", None) for mark in _marks(item)]
+        length = next(filter(None, longest), 2)
+        return f"[{', '.join(['number'] * length)}] {'pairs' if length == 2 else 'lists'}"
     return "numbers" if float in arms else "whole numbers" if int in arms else "texts" if str in arms else "tables"
 
 
-def _any_of(words: Sequence[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def _marks(annotation: Any) -> list[Any]:  # noqa: ANN401 - any typing form
+    """What an annotation says besides the type, bounds among it."""
+    marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return [part for mark in marks for part in (mark.metadata if isinstance(mark, FieldInfo) else [mark])]
 
 
 def show(value: Any) -> str:  # noqa: ANN401 - anything that TOML can hold
@@ -315,7 +341,7 @@ def _toml_text(value: Any) -> str:  # noqa: ANN401 - anything that TOML can hold
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml_text(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key} = {_toml_text(shown(str(key), item))}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml_text, value)) + "]"
     if isinstance(value, datetime.date | datetime.time):
@@ -342,81 +368,3 @@ def _help(info: FieldInfo | None) -> str:
         return ""
     sentence = re.split(r"\. (?=[A-Z])", " ".join(info.description.split()))[0].rstrip(".")
     return f"(Meaning: {sentence}.)"
-
-
-# --- unknown keys ----------------------------------------------------------------------------------------------------
-
-
-def _where_it_belongs(loc: Loc, owner: type[Section] | None, root: type[Section], data: dict[str, Any]) -> str:
-    """What to do about an unknown key: an exact match elsewhere counts for more than a similar name here."""
-    name = str(loc[-1])
-    is_table = isinstance(value_at(data, loc), dict)
-    siblings = list(owner.model_fields) if owner is not None else []
-    if len(loc) > 1 and name in root.model_fields:
-        if is_table:
-            return f"It is a table of its own: write [{name}]."
-        return (
-            f"It is a top-level key: move it above the first [table] header (now it belongs to {_header(loc[:-1])})."
-        )
-    if kinds := _variants_with(name, loc, root):
-        return f"Only type = {_any_of(kinds)} takes it."
-    if tables := [header for header, keys in _keys_by_table(root).items() if name in keys]:
-        return f"It belongs in {_any_of(tables)}."
-    if file := _other_file_with(name, root):
-        return f"It belongs in the {file} file."
-    if near := _did_you_mean(name, siblings):
-        return near
-    if is_table and owner is root:
-        return f"Tables known here: {', '.join(_keys_by_table(root))}."
-    return (
-        f"Known here: {', '.join(siblings)}." if 0 < len(siblings) <= MANY_KEYS else "There is no such key: remove it."
-    )
-
-
-def _header(loc: Loc) -> str:
-    """The header of the table at a place, as it is written."""
-    name = ".".join(part for part in loc if isinstance(part, str))
-    return f"[[{name}]]" if isinstance(loc[-1], int) else f"[{name}]"
-
-
-def _variants_with(name: str, loc: Loc, root: type[Section]) -> list[str]:
-    """The types of the same table that know a key."""
-    sections = [root]
-    for part in loc[:-1]:
-        if isinstance(part, str):
-            fields = [s.model_fields[part] for s in sections if part in s.model_fields]
-            sections = [below for field in fields for below in sections_below(field.annotation)]
-    return [f"'{tag_of(s)}'" for s in sections if tag_of(s) and name in s.model_fields]
-
-
-def _keys_by_table(root: type[Section]) -> dict[str, set[str]]:
-    """The keys that the tables below a file's root know, by header, all variants of a table together."""
-    return {
-        _header((name,) if section_types(info.annotation) else (name, 0)): {
-            key for section in sections_below(info.annotation) for key in section.model_fields
-        }
-        for name, info in root.model_fields.items()
-        if sections_below(info.annotation)
-    }
-
-
-def _other_file_with(name: str, root: type[Section]) -> str:
-    """Which of the two files knows a key that this one does not."""
-    if root is Training and (name in Dataset.model_fields or name == "path"):
-        return "dataset"
-    return "training" if root is Dataset and name in Training.model_fields else ""
-
-
-_SHORT_NAMES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "learning_rate": "lr"}
-
-
-def _did_you_mean(seen: str, choices: Sequence[str]) -> str:
-    """A name that was probably meant: the same words in another order, or nearly the same letters."""
-    low = seen.lower()
-    words = sorted(low.split("_"))
-    near = [c for c in choices if c == _SHORT_NAMES.get(low) or sorted(c.split("_")) == words]
-    # A number in a name is never a slip of the fingers: float8 is not float32.
-    digits = re.findall(r"\d+", low)
-    alike = [c for c in choices if not digits or re.findall(r"\d+", c) == digits]
-    near += difflib.get_close_matches(low, alike, n=1, cutoff=0.65)
-    return f"Did you mean '{near[0]}'?" if near else ""

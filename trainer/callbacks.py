@@ -6,12 +6,13 @@ processes, so they are agreed on by all ranks once a step: every rank then does 
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import torch
@@ -26,13 +27,25 @@ from trainer.engine import World, gather
 class Progress:
     """How far a run is: optimizer steps, the epoch of the last one (from 1), examples seen.
 
-    `epoch_loss`: sum of the losses of that epoch's steps so far.
+    `epoch_loss`: sum of the losses of that epoch's steps so far. `best_loss`: the lowest evaluation loss, found at
+    `best_step`; `evaluations_since_best` have not been lower.
     """
 
     step: int = 0
     epoch: int = 0
     examples: int = 0
     epoch_loss: float = 0.0
+    best_loss: float | None = None
+    best_step: int = 0
+    evaluations_since_best: int = 0
+
+    def measured(self, loss: float) -> bool:
+        """Note an evaluation loss; whether it is the lowest so far."""
+        better = loss < (math.inf if self.best_loss is None else self.best_loss)
+        if better:
+            self.best_loss, self.best_step = loss, self.step
+        self.evaluations_since_best = 0 if better else self.evaluations_since_best + 1
+        return better
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,12 @@ class Calendar:
             self.last_checkpoint = time.monotonic()
         return Due(evaluate, sample, export, checkpoint, quit=last)
 
+    def ending(self, due: Due, now: Progress) -> Due:
+        """What is due when the run ends with this step after all: the same as after the last one."""
+        epoch = now.epoch if now.step % self.steps_per_epoch == 0 else None
+        export = due.export or self._export_name(now, epoch, finished=True, stopping=False)
+        return replace(due, sample=self.training.sample is not None, export=export, checkpoint=True, quit=True)
+
     def served(self, request: Request) -> None:
         """Take a control file away once it has been answered."""
         if self.world.is_first:
@@ -142,7 +161,7 @@ class Calendar:
     def _every(
         self, now: Progress, epoch: int | None, epochs: int | None, steps: int | None, examples: int | None
     ) -> bool:
-        if examples is not None:
+        if examples:
             by_step = now.examples // examples > self.examples_before // examples
         else:
             by_step = _divides(steps, now.step)
@@ -168,4 +187,5 @@ class Calendar:
 
 
 def _divides(interval: int | None, number: int | None) -> bool:
-    return interval is not None and number is not None and number > 0 and number % interval == 0
+    """Whether it is time; an interval that is unset or 0 never comes."""
+    return interval is not None and interval > 0 and number is not None and number > 0 and number % interval == 0

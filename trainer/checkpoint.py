@@ -1,9 +1,10 @@
 """Checkpoints: what a resume needs to go on exactly where the run was.
 
-A checkpoint is DeepSpeed's own (trained weights by layer, optimizer and schedule by stage) plus progress.json: steps,
-epochs, examples and the place in the data. There is no generator state to keep: everything random is a function of
-seed, step and example (trainer/objective.py, `seed_step`). A checkpoint is written under a hidden name and renamed
-when it is whole; `latest` is replaced last.
+A checkpoint is DeepSpeed's own (trained weights by layer, optimizer and schedule by stage), the average of the weights
+by stage where the run keeps one, and progress.json: steps, epochs, examples, the best evaluation and the place in the
+data. There is no generator state to keep: everything random is a function of seed, step and example
+(trainer/objective.py, `seed_step`). A checkpoint is written under a hidden name and renamed when it is whole; `latest`
+is replaced last.
 """
 
 from __future__ import annotations
@@ -21,12 +22,24 @@ from dpnb.errors import ConfigError, Problem, RunError
 from dpnb.runs.rundir import RunDir, find_runs, named_run, read_json, write_text
 from dpnb.schema.training import Training
 from trainer.callbacks import Progress
+from trainer.ema import Average
 from trainer.engine import StageEngine, World, from_first, gather
 
 PROGRESS_FILE = "progress.json"
 
 
-def save(engine: StageEngine, run: RunDir, world: World, progress: Progress, loader_state: dict[str, Any]) -> Path:
+def _average_file(folder: Path, engine: StageEngine) -> Path:
+    return folder / f"average_stage{engine.stage_id:02d}.pt"
+
+
+def save(
+    engine: StageEngine,
+    run: RunDir,
+    world: World,
+    progress: Progress,
+    loader_state: dict[str, Any],
+    average: Average | None = None,
+) -> Path:
     """Write a checkpoint; collective. Returns its folder.
 
     Raises `RunError`, on every rank, when the disk does not take it: nothing of it is left, and `latest` still names
@@ -38,6 +51,8 @@ def save(engine: StageEngine, run: RunDir, world: World, progress: Progress, loa
         shutil.rmtree(run.path / hidden, ignore_errors=True)
     dist.barrier()
     engine.save_checkpoint(str(run.path), tag=hidden, save_latest=False, exclude_frozen_parameters=True)
+    if average is not None and engine.replica == 0:
+        engine.checkpoint_engine.save(average.state_dict(), str(_average_file(run.path / hidden, engine)))
     failures, engine.checkpoint_engine.failure = gather(engine.checkpoint_engine.failure), ""
 
     def publish() -> None:
@@ -60,8 +75,12 @@ def save(engine: StageEngine, run: RunDir, world: World, progress: Progress, loa
     return run.path / tag
 
 
-def load(engine: StageEngine, folder: Path, training: Training) -> tuple[Progress, dict[str, Any]]:
+def load(
+    engine: StageEngine, folder: Path, training: Training, average: Average | None = None
+) -> tuple[Progress, dict[str, Any]]:
     """Take over a checkpoint: weights, optimizer and schedule into the engine; returns progress and loader state.
+
+    An average that the checkpoint does not hold begins with the weights of the checkpoint.
 
     Raises `RunError` when the folder is no checkpoint, is damaged, or holds other weights than are trained here, and
     `ConfigError` when it was written with other stages.
@@ -89,6 +108,10 @@ def load(engine: StageEngine, folder: Path, training: Training) -> tuple[Progres
     if training.force_constant_lr is not None:
         for group in engine.optimizer.param_groups:
             group["lr"] = group["initial_lr"] = training.force_constant_lr
+    if average is not None:
+        average.restart()
+        if (file := _average_file(folder, engine)).exists():
+            average.load_state_dict(engine.checkpoint_engine.load(str(file), map_location=engine.device))
     return Progress(**state["progress"]), state["loader"]
 
 

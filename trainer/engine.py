@@ -30,11 +30,11 @@ from torch import Tensor, nn
 
 from dpnb.errors import ConfigError, DpnbError, Problem, RunError
 from dpnb.schema.training import Training
-from trainer.objective import Loss
+from trainer.objective import Loss, Target
 
 T = TypeVar("T")
-MicroBatch = tuple[tuple[Tensor, ...], Tensor]
-"""(inputs of the first layer, target of the last layer's output)"""
+MicroBatch = tuple[tuple[Tensor, ...], Target]
+"""(inputs of the first layer, target of the last layer's output, with weights where the loss has some)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Held-out loss by timestep: the same pictures, noise and nine times at every evaluation, so curves are comparable."""
+"""Held-out loss by timestep: the same pictures, noise and nine times at every evaluation, so curves are comparable.
+
+Neither loss.weighting nor loss.noise_offset counts here: curves of runs with and without them can be compared too.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,47 @@ import time
 from collections.abc import Iterator, Mapping
 
 import torch
+from torch import Tensor
 
+from dpnb.schema.loss import Loss
 from trainer import objective
 from trainer.data import loader as data
-from trainer.engine import MicroBatch, StageEngine
-from trainer.families.base import Family
+from trainer.engine import MicroBatch, StageEngine, gather
+from trainer.families.base import Family, Prepared
 from trainer.report import Report
 
 QUANTILES = tuple(round(0.1 * i, 1) for i in range(1, 10))
 
 
-def noised(family: Family, batch: data.MicroBatch, quantile: float | None = None) -> MicroBatch:
-    """Noise a loaded batch: at each example's own random time, or at one quantile of the time distribution."""
-    seeds = batch.seeds
-    quantiles_B = objective.draw_quantiles(seeds) if quantile is None else torch.full((len(seeds),), quantile)
-    noise = objective.draw_noise(family.noise_shape(batch.tensors), seeds)
-    inputs, target = family.prepare(batch.tensors, family.times.at(quantiles_B), noise)
+def noised(family: Family, batch: data.MicroBatch, asked: Loss | None = None) -> MicroBatch:
+    """Noise a loaded batch to train on: each example at its own random time, weighted as the [loss] table asks."""
+    offset = 0.0 if asked is None else asked.noise_offset
+    inputs, target, time_B = _prepared(family, batch, objective.draw_quantiles(batch.seeds), offset)
+    weight_B = None if asked is None else objective.level_weights(asked.weighting, time_B)
+    if batch.weights is not None:
+        own_B = torch.tensor(batch.weights)
+        weight_B = own_B if weight_B is None else weight_B * own_B
+    return inputs, target if weight_B is None else (target, weight_B)
+
+
+def noised_at(family: Family, batch: data.MicroBatch, quantile: float) -> MicroBatch:
+    """Noise a loaded batch to measure on: all examples at one quantile of the time distribution, unweighted."""
+    inputs, target, _ = _prepared(family, batch, torch.full((batch.size,), quantile), 0.0)
     return inputs, target
 
 
-def evaluate(engine: StageEngine, family: Family, loaders: Mapping[str, data.Loader], report: Report) -> None:
-    """Loss of every held-out set at every quantile; collective. Scalars <name>/loss, <name>/loss_quantile_0.10 ..."""
+def _prepared(family: Family, batch: data.MicroBatch, quantiles_B: Tensor, offset: float) -> Prepared:
+    noise = objective.draw_noise(family.noise_shape(batch.tensors), batch.seeds, offset)
+    return family.prepare(batch.tensors, family.times.at(quantiles_B), noise)
+
+
+def evaluate(engine: StageEngine, family: Family, loaders: Mapping[str, data.Loader], report: Report) -> float:
+    """Loss of every held-out set at every quantile; collective. Scalars <name>/loss, <name>/loss_quantile_0.10 ...
+
+    Gives the mean over the sets, the same number on every rank.
+    """
     started = time.monotonic()
+    found: list[float] = []
     for name, loader in loaders.items():
         losses: list[float] = []
         for quantile in QUANTILES:
@@ -35,16 +57,18 @@ def evaluate(engine: StageEngine, family: Family, loaders: Mapping[str, data.Loa
             means = [engine.evaluate(batch) for batch in _batches(family, loader, quantile)]
             losses.append(sum(means) / len(means))
             report.scalars({f"{name}/loss_quantile_{quantile:.2f}": losses[-1]})
-        report.scalars({f"{name}/loss": sum(losses) / len(losses)})
-        report.say(f"{name}: loss {sum(losses) / len(losses):.4f}")
+        found.append(sum(losses) / len(losses))
+        report.scalars({f"{name}/loss": found[-1]})
+        report.say(f"{name}: loss {found[-1]:.4f}")
     report.scalars({"eval/eval_time_sec": time.monotonic() - started})
+    return gather(sum(found) / len(found))[0]
 
 
 def _batches(family: Family, loader: data.Loader, quantile: float) -> Iterator[list[MicroBatch]]:
     """Global batches of noised micro-batches, each as long as the set's accumulation."""
     several: list[MicroBatch] = []
     for batch in loader:
-        several.append(noised(family, batch, quantile))
+        several.append(noised_at(family, batch, quantile))
         if len(several) == len(loader) // loader.steps_per_epoch:
             yield several
             several = []

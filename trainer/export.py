@@ -16,13 +16,20 @@ from torch import Tensor, nn
 from dpnb.errors import RunError
 from dpnb.runs.rundir import RunDir
 from dpnb.schema.training import Training
-from trainer import adapters
-from trainer.engine import StageEngine, World, from_first, together
+from trainer import adapters, ema, storage
+from trainer.engine import StageEngine, World, from_first, gather, together
 from trainer.families.base import DTYPES, Family
+
+HEALTH_FILE = "health.json"
+_BEFORE = ".before"  # the ending of an export that is being replaced; see `replace_folder`
 
 
 class Exporter:
-    """Writes epoch{N} and step{N} folders. `names` maps a trained parameter to its name in the diffusers network."""
+    """Writes epoch{N}, step{N} and best folders. `names`: a trained parameter -> its name in the diffusers network.
+
+    With an average (trainer/ema.py) the folder itself holds the weights that samples are drawn with, and a sub-folder
+    the others.
+    """
 
     def __init__(
         self,
@@ -32,6 +39,7 @@ class Exporter:
         world: World,
         names: dict[nn.Parameter, str],
         peft: Any,  # noqa: ANN401
+        average: ema.Average | None = None,
     ) -> None:
         self.family = family
         self.training = training
@@ -39,6 +47,7 @@ class Exporter:
         self.world = world
         self.names = names
         self.peft_config = peft
+        self.average = average
 
     def save(self, engine: StageEngine, name: str) -> dict[str, Any]:
         """Write the export `name`; collective. Returns its health.
@@ -46,46 +55,57 @@ class Exporter:
         An export that is not finite is kept under the name `<name>.broken`, beside the last good one. Raises
         `RunError`, on every rank, when the disk does not take it; nothing of it is left then.
         """
-        weights = self._gather(engine)
-        return from_first(lambda: self._publish(weights, name))
+        found: dict[str, dict[str, Tensor]] = {}
+        with ema.shown(self.average):
+            found["."] = self._gather(engine)
+        if self.average is not None:
+            gather(None)  # the parts of the first are taken away before those of the second are written
+            with self.average.hidden():
+                found[self.average.beside] = self._gather(engine)
+        return from_first(lambda: self._publish(found, name))
 
-    def _publish(self, weights: dict[str, Tensor], name: str) -> dict[str, Any]:
-        """Write under a hidden name, then rename."""
+    def _publish(self, found: dict[str, dict[str, Tensor]], name: str) -> dict[str, Any]:
+        """Write under a hidden name, then rename. `found`: place within the folder -> weights."""
         hidden = self.run.path / f".{name}.tmp"
         try:
             shutil.rmtree(hidden, ignore_errors=True)
             hidden.mkdir()
-            return self._write(weights, name, hidden)
+            return self._write(found, name, hidden)
         except (OSError, SafetensorError) as error:
             raise RunError(_refused(self.run.path / name, error)) from error
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
 
-    def _write(self, weights: dict[str, Tensor], name: str, hidden: Path) -> dict[str, Any]:
-        health = check_health(weights)
-        if self.training.adapter is not None:
-            baked = adapters.bake_scale(weights, self.training.adapter)
-            self.family.save_adapter(hidden, baked, adapters.export_config(self.peft_config))
-        else:
-            self.family.save_model(hidden, weights)
-        (hidden / "health.json").write_text(json.dumps(health, indent=1))
+    def _write(self, found: dict[str, dict[str, Tensor]], name: str, hidden: Path) -> dict[str, Any]:
+        for place, weights in found.items():
+            (hidden / place).mkdir(exist_ok=True)
+            self._save(hidden / place, weights)
+        health = check_health(found["."])
         if self.run.run_toml.exists():
             shutil.copyfile(self.run.run_toml, hidden / self.run.run_toml.name)
-        for file in hidden.glob("*.safetensors"):
+        (hidden / HEALTH_FILE).write_text(json.dumps(health, indent=1))
+        for file in hidden.rglob("*.safetensors"):
             file.chmod(0o644)  # safetensors gives its files to their owner alone; an export is made to be taken home
         flush_folder(hidden)
-        target = self.run.path / (name if health["finite"] else f"{name}.broken")
-        shutil.rmtree(target, ignore_errors=True)
-        hidden.rename(target)
+        replace_folder(hidden, self.run.path / (name if health["finite"] else f"{name}.broken"))
         return health
 
+    def _save(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        if self.training.adapter is not None:
+            self.family.save_adapter(folder, weights, adapters.export_config(self.peft_config))
+        else:
+            self.family.save_model(folder, weights)
+
     def _gather(self, engine: StageEngine) -> dict[str, Tensor]:
-        """All trained weights on the CPU, in save_dtype, as rank 0 needs them; other ranks get their own share."""
+        """All trained weights on the CPU, scaled, in save_dtype: what rank 0 needs; others get their own share."""
         dtype = None if self.training.save_dtype is None else DTYPES[self.training.save_dtype]
+        twice = self.average is not None  # then the network holds other numbers before these are written
+        own = {adapters.export_name(self.names[p]): p.detach() for p in engine.module.parameters() if p.requires_grad}
+        if self.training.adapter is not None:
+            own = adapters.bake_scale(own, self.training.adapter)  # first: float8 cannot be multiplied
         mine = {
-            adapters.export_name(self.names[p]): p.detach().to("cpu", dtype or p.dtype).contiguous()
-            for p in engine.module.parameters()
-            if p.requires_grad
+            name: storage.cast(values, dtype or values.dtype).to("cpu", copy=twice).contiguous()
+            for name, values in own.items()
         }
         if engine.num_stages == 1:
             return mine
@@ -114,16 +134,40 @@ def _refused(path: Path, error: Exception) -> str:
 
 
 def check_health(weights: dict[str, Tensor]) -> dict[str, Any]:
-    """What can be seen of trained weights: finite, B matrices not zero, overall norm, number of tensors."""
-    lora_b = [t for name, t in weights.items() if ".lora_B." in name]
+    """What can be seen of trained weights: finite, overall norm, number of tensors, and how many of those that an
+    adapter begins with at zero (LoRA's B matrices and their like) are no longer zero."""
+    lora_b = [t for name, t in weights.items() if name.endswith(adapters.SCALED)]
     squares = sum(float(t.float().pow(2).sum()) for t in weights.values())
     return {
-        "finite": all(bool(torch.isfinite(t).all()) for t in weights.values()),
+        "finite": all(bool(torch.isfinite(t.float()).all()) for t in weights.values()),
         "b_nonzero": sum(bool(t.any()) for t in lora_b),
         "b_total": len(lora_b),
         "norm": squares**0.5,
         "tensors": len(weights),
     }
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put a finished folder in the place of another, so that at every moment one of the two is whole on the disk.
+
+    A run that is killed in between leaves the old one under another name, which `restore_folders` gives back.
+    """
+    before = target.with_name(f".{target.name}{_BEFORE}")
+    if target.exists():
+        shutil.rmtree(before, ignore_errors=True)
+        target.rename(before)
+    new.rename(target)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def restore_folders(root: Path) -> None:
+    """Give back what a killed `replace_folder` had put aside, or remove it where the new folder stands."""
+    for before in root.glob(f".*{_BEFORE}"):
+        target = before.with_name(before.name[1:].removesuffix(_BEFORE))
+        if target.exists():
+            shutil.rmtree(before, ignore_errors=True)
+        else:
+            before.rename(target)
 
 
 def flush_folder(folder: Path) -> None:

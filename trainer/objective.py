@@ -12,13 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Target = Tensor | tuple[Tensor, ...]
+"""What a prediction is measured against: the target alone, or (target, weight_B) with a weight for each example."""
+Loss = Callable[[Tensor, Target], Tensor]
+SMALLEST_TIME = 1e-3  # the smallest noise level that samplers of 1000 steps know; 1 / t^2 has no bound below it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,21 @@ def draw_quantiles(seeds: Sequence[int]) -> Tensor:
     return torch.stack(draws).clamp(1e-6, 1 - 1e-6).float()
 
 
-def draw_noise(shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-    """Normal noise of `shape` (batch first) in float32, each example from nothing but its seed."""
+def draw_noise(shape: Sequence[int], seeds: Sequence[int], offset: float = 0.0) -> Tensor:
+    """Normal noise of `shape` (B, C, ...) in float32, each example from nothing but its seed.
+
+    `offset` times one normal number for each channel is added to all of that channel: "offset noise" (N. Guttenberg,
+    2023), with which a model can learn to make a whole picture darker or brighter.
+    """
     assert shape[0] == len(seeds), f"noise for {shape[0]} examples needs as many seeds, got {len(seeds)}"
-    return torch.stack([torch.randn(tuple(shape[1:]), generator=_generator(seed, stream=1)) for seed in seeds])
+    drawn = []
+    for seed in seeds:
+        generator = _generator(seed, stream=1)
+        noise = torch.randn(tuple(shape[1:]), generator=generator)
+        if offset:
+            noise += offset * torch.randn(shape[1], *[1] * (len(shape) - 2), generator=generator)
+        drawn.append(noise)
+    return torch.stack(drawn)
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
@@ -77,10 +92,37 @@ def flow_match(latents: Tensor, noise: Tensor, t_B: Tensor) -> tuple[Tensor, Ten
     return (1 - t) * latents + t * noise, noise - latents
 
 
-def make_loss(huber_delta: float | None = None, smooth_l1_beta: float | None = None) -> Loss:
-    """The loss between prediction and target, a scalar in float32: squared error, Huber, or smooth L1."""
+def level_weights(weighting: Literal["none", "sigma_sqrt", "cosmap"], t_B: Tensor) -> Tensor | None:
+    """What the loss of each example is multiplied with for its noise level, (B,) float32; None for no weighting.
+
+    Esser et al. 2024, section 3.1 and appendix B; the values of diffusers' compute_loss_weighting_for_sd3.
+    """
+    if weighting == "sigma_sqrt":
+        return t_B.float().clamp(min=SMALLEST_TIME) ** -2
+    if weighting == "cosmap":
+        return 2 / (math.pi * (1 - 2 * t_B + 2 * t_B**2)).float()
+    return None
+
+
+def make_loss(
+    huber_delta: float | None = None, smooth_l1_beta: float | None = None, kind: Literal["mse", "l1"] = "mse"
+) -> Loss:
+    """The loss between prediction and target, a scalar in float32: Huber, smooth L1, squared or absolute error.
+
+    The first that is given wins. With weights it is the mean over examples of weight times the example's own mean.
+    """
     if huber_delta is not None:
-        return lambda prediction, target: F.huber_loss(prediction.float(), target.float(), delta=huber_delta)
-    if smooth_l1_beta is not None:
-        return lambda prediction, target: F.smooth_l1_loss(prediction.float(), target.float(), beta=smooth_l1_beta)
-    return lambda prediction, target: F.mse_loss(prediction.float(), target.float())
+        measure = partial(F.huber_loss, delta=huber_delta)
+    elif smooth_l1_beta is not None:
+        measure = partial(F.smooth_l1_loss, beta=smooth_l1_beta)
+    else:
+        measure = partial(F.l1_loss if kind == "l1" else F.mse_loss)
+
+    def loss(prediction: Tensor, target: Target) -> Tensor:
+        if isinstance(target, Tensor):
+            return measure(prediction.float(), target.float())
+        value, weight_B = target
+        errors = measure(prediction.float(), value.float(), reduction="none")
+        return (errors.flatten(1).mean(1) * weight_B).mean()
+
+    return loss

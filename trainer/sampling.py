@@ -18,6 +18,7 @@ import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 
+from dpnb.dataset.captions import PLACEHOLDER
 from dpnb.errors import RunError
 from dpnb.runs.rundir import RunDir, write_text
 from dpnb.schema.sample import Prompt, Sampling
@@ -26,12 +27,28 @@ from trainer.families.base import Family, SampleRequest, Tensors
 from trainer.report import Report
 
 
-def texts_of(sampling: Sampling | None) -> list[str]:
+def prompts_of(sampling: Sampling, trigger_word: str) -> list[Prompt]:
+    """The prompts as they are drawn: with the trigger word, and with the table's negative and seed where they have
+    none of their own."""
+    return [
+        prompt.model_copy(
+            update={
+                "text": prompt.text.replace(PLACEHOLDER, trigger_word) if trigger_word else prompt.text,
+                "negative": sampling.negative if prompt.negative is None else prompt.negative,
+                "seed": sampling.seed + index * sampling.walk_seed if prompt.seed is None else prompt.seed,
+            }
+        )
+        for index, prompt in enumerate(sampling.prompts)
+    ]
+
+
+def texts_of(sampling: Sampling | None, trigger_word: str = "") -> list[str]:
     """Every caption whose embeds are needed to draw the samples."""
     if sampling is None:
         return []
-    negatives = [prompt.negative or "" for prompt in sampling.prompts] if sampling.true_cfg > 1 else []
-    return list(dict.fromkeys([*(prompt.text for prompt in sampling.prompts), *negatives]))
+    prompts = prompts_of(sampling, trigger_word)
+    negatives = [prompt.negative or "" for prompt in prompts] if sampling.true_cfg > 1 else []
+    return list(dict.fromkeys([*(prompt.text for prompt in prompts), *negatives]))
 
 
 class Sampler:
@@ -44,12 +61,14 @@ class Sampler:
         embeds_of: Callable[[str], Tensors],
         run: RunDir,
         world: World,
+        *,
+        trigger_word: str = "",
     ) -> None:
         self.family = family
         self.sampling = sampling
         self.run = run
         self.world = world
-        self.requests = [_request(sampling, i, p, embeds_of) for i, p in enumerate(sampling.prompts)]
+        self.requests = [_request(sampling, prompt, embeds_of) for prompt in prompts_of(sampling, trigger_word)]
 
     def draw(self, engine: StageEngine, step: int, report: Report) -> None:
         """Draw every prompt; collective. Files appear one by one."""
@@ -68,8 +87,9 @@ class Sampler:
         report.scalars({"samples/seconds": time.monotonic() - started})
 
 
-def _request(sampling: Sampling, index: int, prompt: Prompt, embeds_of: Callable[[str], Tensors]) -> SampleRequest:
-    """One prompt with the table's settings where it has none of its own."""
+def _request(sampling: Sampling, prompt: Prompt, embeds_of: Callable[[str], Tensors]) -> SampleRequest:
+    """One of `prompts_of` with the table's other settings where it has none of its own."""
+    assert prompt.seed is not None
     return SampleRequest(
         prompt=prompt.text,
         negative=(prompt.negative or "") if sampling.true_cfg > 1 else None,
@@ -80,7 +100,7 @@ def _request(sampling: Sampling, index: int, prompt: Prompt, embeds_of: Callable
         steps=prompt.steps or sampling.steps,
         guidance=sampling.guidance if prompt.guidance is None else prompt.guidance,
         true_cfg=sampling.true_cfg,
-        seed=sampling.seed + index if prompt.seed is None else prompt.seed,
+        seed=prompt.seed,
     )
 
 

@@ -31,7 +31,7 @@ def factor_at(step: int, *, kind: str, warmup_steps: int, total_steps: int, lr: 
 
 def build(optimizer: Optimizer, training: Training, total_steps: int) -> LambdaLR:
     """The schedule of a run. `total_steps` is epochs times steps per epoch, whatever max_steps says, as upstream."""
-    lr = float(training.optimizer.lr)
+    lr = float(optimizer.param_groups[0]["lr"])  # the optimizer's own where the file gives none
 
     def factor(step: int) -> float:
         return factor_at(

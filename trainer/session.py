@@ -12,25 +12,40 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dpnb.errors import ConfigError, Problem, RunError
+from dpnb.errors import ConfigError, Loc, Problem, RunError
 from dpnb.runs.rundir import RunDir
+from dpnb.schema.loss import Loss
 from dpnb.schema.training import Training
-from dpnb.toml import RunConfig
-from trainer import adapters, checkpoint, engine, evaluate, memory, objective, optim, schedules
+from dpnb.toml import Document, RunConfig
+from dpnb.toml_secrets import without_secrets
+from trainer import (
+    adapters,
+    checkpoint,
+    engine,
+    evaluate,
+    fuse,
+    memory,
+    objective,
+    optim,
+    retention,
+    schedules,
+    storage,
+)
 from trainer.callbacks import Due, Progress
 from trainer.data.loader import Loader
 from trainer.data.prepare import Data
+from trainer.ema import Average, shown
 from trainer.engine import StageEngine, World
-from trainer.export import Exporter
+from trainer.export import Exporter, restore_folders
 from trainer.families.base import DTYPES, Family
 from trainer.report import Report
 from trainer.sampling import Sampler
@@ -91,6 +106,7 @@ def _named_run(path: Path) -> RunDir:
 
 def _sweep(run: RunDir) -> None:
     """What a run that was killed left behind: folders half written, and requests that it did not live to answer."""
+    restore_folders(run.path)
     for folder in run.path.glob(".*.tmp"):
         if folder.is_dir():
             shutil.rmtree(folder, ignore_errors=True)
@@ -100,9 +116,10 @@ def _sweep(run: RunDir) -> None:
 
 
 def request_files(run: RunDir, config: RunConfig) -> dict[Path, str]:
-    """The files that say what was asked, with their texts as the user wrote them."""
-    files = {run.run_toml: config.training.text, run.dataset_toml: config.dataset.text}
-    return files | {run.eval_toml(name): document.text for name, document in config.eval_datasets.items()}
+    """The files that say what was asked, with their texts as the user wrote them, but for secrets."""
+    documents: dict[Path, Document[Any]] = {run.run_toml: config.training, run.dataset_toml: config.dataset}
+    documents |= {run.eval_toml(name): document for name, document in config.eval_datasets.items()}
+    return {file: without_secrets(document.text) for file, document in documents.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,36 +129,56 @@ class Network:
     engine: StageEngine
     names: dict[nn.Parameter, str]
     peft_config: Any
+    average: Average | None
 
 
 def build_network(family: Family, training: Training, world: World, steps_per_epoch: int) -> Network:
     """Load the network, attach what is trained, cut it into layers and put the engine around this process's share."""
     transformer = family.load_transformer()
-    peft_config = None
-    if training.adapter is None:
-        transformer.requires_grad_(True)
-    else:
-        dtype = adapters.dtype_of(training.adapter, training.model.dtype)
-        peft_config = adapters.attach(
-            transformer, training.adapter, family.adapter_blocks, dtype=dtype, seed=training.seed
-        )
-        if training.adapter.init_from_existing is not None:
-            adapters.load(
-                transformer, family.load_adapter(Path(training.adapter.init_from_existing)), training.adapter
-            )
+    peft_config = _make_trainable(transformer, family, training)
     names = {parameter: name for name, parameter in transformer.named_parameters() if parameter.requires_grad}
     dtype = DTYPES[training.model.dtype]
+    # Where batches depend on the resolution, the first resolution stands for all.
+    batch = training.micro_batch_size_per_gpu
+    micro_batch = batch if isinstance(batch, int) else batch[0][1]
+    examples = micro_batch * training.gradient_accumulation_steps * (world.size // training.pipeline_stages)
     made = engine.build(
         family.layers(transformer),
         training,
-        loss=objective.make_loss(training.huber_delta, training.smooth_l1_beta),
-        make_optimizer=lambda parameters: optim.build(training.optimizer, parameters),
+        loss=objective.make_loss(training.huber_delta, training.smooth_l1_beta, (training.loss or Loss()).type),
+        make_optimizer=lambda parameters: optim.build(training.optimizer, parameters, examples_per_step=examples),
         make_schedule=lambda optimizer: schedules.build(optimizer, training, training.epochs * steps_per_epoch),
         micro_batch_size=1,
         autocast_dtype=None if dtype == torch.float32 else dtype,
     )
-    mine = set(made.module.parameters())
-    return Network(made, {p: name for p, name in names.items() if p in mine}, peft_config)
+    mine = {p: names[p] for p in made.module.parameters() if p in names}
+    average = None if training.ema is None else Average(training.ema, list(mine))
+    return Network(made, mine, peft_config, average)
+
+
+def _make_trainable(transformer: nn.Module, family: Family, training: Training) -> Any:  # noqa: ANN401 - peft's
+    """Fuse what is to lie below and attach what is trained; peft's configuration of it, None without an adapter."""
+    adapter = training.adapter
+    if adapter is None:
+        transformer.requires_grad_(True)
+        return None
+    for position, fused in enumerate(adapter.fuse_adapters):
+        loc = ("adapter", "fuse_adapters", position, "path")
+        fuse.fuse(transformer, _read_adapter(family, fused.path, loc), fused.weight, loc)
+    dtype = adapters.dtype_of(adapter, training.model.dtype)
+    with storage.shrunk(transformer, family, training.model):
+        config = adapters.attach(transformer, adapter, family.adapter_blocks, dtype=dtype, seed=training.seed)
+    if adapter.init_from_existing is not None:
+        weights = _read_adapter(family, adapter.init_from_existing, ("adapter", "init_from_existing"))
+        adapters.load(transformer, weights, adapter)
+    return config
+
+
+def _read_adapter(family: Family, path: str, loc: Loc) -> dict[str, Tensor]:
+    try:
+        return family.load_adapter(Path(path))
+    except ConfigError as error:  # a family does not know which key named the file
+        raise ConfigError([replace(problem, loc=loc) for problem in error.problems]) from error
 
 
 @contextlib.contextmanager
@@ -178,21 +215,29 @@ class Acts:
         self.world = world
         self.report = report
         self.held_out = held_out
-        self.exporter = Exporter(family, self.training, run, world, network.names, network.peft_config)
+        self.average = network.average
+        self.exporter = Exporter(
+            family, self.training, run, world, network.names, network.peft_config, network.average
+        )
         self.sampler = None
         if self.training.sample is not None:
-            self.sampler = Sampler(family, self.training.sample, data.embeds_of, run, world)
+            word = self.training.trigger_word
+            self.sampler = Sampler(family, self.training.sample, data.embeds_of, run, world, trigger_word=word)
 
     def before_first_step(self, now: Progress) -> None:
         """What the untrained model does, to compare with."""
-        sample = self.training.sample is not None and self.training.sample.before_first_step
-        self._look(now, measure=bool(self.held_out) and self.training.eval_before_first_step, sample=sample)
+        if self.held_out and self.training.eval_before_first_step:
+            self._evaluate()
+        if self.training.sample is not None and self.training.sample.before_first_step:
+            self._sample(now)
 
     def after_step(self, now: Progress, loss: float, *, seconds: float) -> None:
-        """Tell about a finished step. Raises `RunError`, on every rank, when the training has diverged."""
+        """Average and tell about a finished step. Raises `RunError`, on every rank, when the training has diverged."""
         grad_norm, lr = self.engine.grad_norm, self.engine.lr
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise RunError(self._diverged(now, loss, grad_norm))
+        if self.average is not None:
+            self.average.update(now.step)
         examples_before = self.report.status.examples
         self.report.step(step=now.step, epoch=now.epoch, examples=now.examples, loss=loss, seconds=seconds)
         if now.step % self.training.logging_steps == 0:
@@ -221,35 +266,69 @@ class Acts:
             f"{kept}. Use a lower optimizer.lr, more warmup_steps or gradient_clipping, and start again."
         )
 
+    def measure(self, due: Due, now: Progress) -> bool:
+        """Evaluate when it is due, and keep the best export; collective.
+
+        True when the loss has not improved for `early_stopping_patience` evaluations, and the run is to end.
+        """
+        if not due.evaluate:
+            return False
+        better = now.measured(self._evaluate())
+        if better and self.training.keep_best:
+            self._export(self.run.best_export.name)
+        return self._has_lost_patience(now)
+
     def carry_out(self, due: Due, now: Progress, place: dict[str, int]) -> None:
-        """Do what is due; collective. `place`: the loader's state. The export comes before the checkpoint, which
-        names the step as done: a run killed between the two exports again when it is resumed."""
-        self._look(now, measure=due.evaluate, sample=due.sample)
+        """Do the rest of what is due; collective. `place`: the loader's state. The export comes before the checkpoint,
+        which names the step as done: a run killed between the two exports again when it is resumed."""
+        if due.sample:
+            self._sample(now)
         if due.export is not None:
-            self.report.phase("saving", f"exporting {due.export}")
-            health = self.exporter.save(self.engine, due.export)
-            if not health["finite"]:
-                self.report.say(
-                    f"warning: {due.export} holds numbers that are not finite: kept as {due.export}.broken"
-                )
+            self._export(due.export)
+            self._prune(retention.prune_exports, self.training.keep_last_n_saves)
         if due.checkpoint:
             self.report.phase("saving", f"writing checkpoint {self.run.checkpoint_tag(now.step)}")
-            checkpoint.save(self.engine, self.run, self.world, now, dict(place))
+            checkpoint.save(self.engine, self.run, self.world, now, dict(place), self.average)
+            self._prune(retention.prune_checkpoints, self.training.keep_last_n_checkpoints)
         if due.export is not None or due.checkpoint or due.sample or due.evaluate:
             self.report.flush()
             self.report.phase("training")
 
-    def _look(self, now: Progress, *, measure: bool, sample: bool) -> None:
-        # Both go by fixed seeds; the training's own randomness is seeded anew at each step, so nothing is disturbed.
-        if measure:
-            self.report.phase("evaluating", "measuring the held-out loss")
-            evaluate.evaluate(self.engine, self.family, self.held_out, self.report)
-        if sample and self.sampler is not None:
+    # Evaluations and samples go by fixed seeds; the training's own randomness is seeded anew at each step, so nothing
+    # is disturbed.
+
+    def _evaluate(self) -> float:
+        self.report.phase("evaluating", "measuring the held-out loss")
+        with shown(self.average):
+            return evaluate.evaluate(self.engine, self.family, self.held_out, self.report)
+
+    def _sample(self, now: Progress) -> None:
+        if self.sampler is not None:
             self.report.phase("sampling", f"drawing samples of step {now.step}")
-            self.sampler.draw(self.engine, now.step, self.report)
+            with shown(self.average):
+                self.sampler.draw(self.engine, now.step, self.report)
+
+    def _export(self, name: str) -> None:
+        self.report.phase("saving", f"exporting {name}")
+        if not self.exporter.save(self.engine, name)["finite"]:
+            self.report.say(f"warning: {name} holds numbers that are not finite: kept as {name}.broken")
+
+    def _prune(self, prune: Callable[[RunDir, int], list[str]], keep: int | None) -> None:
+        if keep is not None and self.world.is_first:
+            for line in prune(self.run, keep):
+                self.report.say(line)
+
+    def _has_lost_patience(self, now: Progress) -> bool:
+        patience = self.training.early_stopping_patience
+        return patience is not None and now.evaluations_since_best >= patience
 
     def last_words(self, now: Progress, total_steps: int) -> str:
         """How the run ended."""
         if now.step >= total_steps:
             return f"finished {total_steps} steps"
+        if self._has_lost_patience(now):
+            return (
+                f"ended early at step {now.step} of {total_steps}: the evaluation loss has not fallen below "
+                f"{now.best_loss:.4f} of step {now.best_step} for {now.evaluations_since_best} evaluations"
+            )
         return f"stopped at step {now.step} of {total_steps}; resume with --resume_from_checkpoint"

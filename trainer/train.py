@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpnb.errors import ConfigError, DpnbError
-from dpnb.toml import RunConfig, load_run
+from dpnb.errors import ConfigError, DpnbError, errors_in
+from dpnb.toml import RunConfig, beyond_trainer, load_run
 
 if TYPE_CHECKING:
     from dpnb.runs.rundir import RunDir
@@ -32,11 +32,14 @@ def main(argv: list[str] | None = None) -> int:
     is_first = os.environ.get("RANK", "0") == "0"
     try:
         config = load_run(arguments.config)
+        beyond = beyond_trainer(config)
+        if errors_in(beyond):
+            raise ConfigError(beyond)
     except DpnbError as error:
         if is_first:  # every process finds the same
             print(located(error, arguments.config), file=sys.stderr, flush=True)
         return 1
-    for warning in config.warnings if is_first else ():
+    for warning in [*config.warnings, *beyond] if is_first else ():
         print(warning, file=sys.stderr, flush=True)
     try:
         train(config, arguments)
@@ -110,7 +113,7 @@ def learn(
     now = callbacks.Progress()
     with session.open_loaders(data, training, engine.replica) as (loader, held_out):
         if resume_from is not None:
-            now, place = checkpoint.load(engine, resume_from, training)
+            now, place = checkpoint.load(engine, resume_from, training, network.average)
             loader.load_state_dict(place)
             report.start_at(step=now.step, epoch=now.epoch, examples=now.examples)
             report.say(f"resumed {resume_from.name} of {run.path}")
@@ -129,12 +132,14 @@ def learn(
             started = time.monotonic()
             checkpoint.seed_step(training.seed, now.step, world.rank)
             batches = [next(loader) for _ in range(training.gradient_accumulation_steps)]
-            loss = engine.train_step([noised(family, batch) for batch in batches])
+            loss = engine.train_step([noised(family, batch, training.loss) for batch in batches])
             now.step += 1
             now.examples += sum(batch.size for batch in batches) * engine.replicas
             now.epoch = -(-now.step // data.train.steps_per_epoch)
             acts.after_step(now, loss, seconds=time.monotonic() - started)
             due = calendar.due(now)
+            if acts.measure(due, now):
+                due = calendar.ending(due, now)
             acts.carry_out(due, now, loader.state_dict())
     return acts.last_words(now, calendar.total_steps)
 

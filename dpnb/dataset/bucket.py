@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from dpnb.dataset.scan import Row
+from dpnb.dataset.scan import Cause, Row
 from dpnb.errors import ConfigError, DatasetError, errors_in
 from dpnb.schema.dataset import Dataset, DirectorySettings, settings_of
-from dpnb.schema.model import FamilyFacts
-from dpnb.schema.rules import check_dataset
+from dpnb.schema.families.base import FamilyFacts
+from dpnb.schema.rules_dataset import check_dataset
 from dpnb.schema.training import batch_size_for
 
 MicroBatch = int | list[list[int]]
@@ -118,12 +118,17 @@ class Plan:
         """Examples trained in an epoch, those left out not counted."""
         return sum(bucket.batches * bucket.global_batch_size for bucket in self.buckets)
 
+    @property
+    def failure(self) -> str:
+        """Why nothing is left to train on; empty when something is."""
+        return "" if self.steps_per_epoch else _nothing_left(self)
+
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data: what `dpnb dryrun --json` prints."""
-        sizes: dict[int, list[str]] = {}
+        sizes: dict[int, list[list[int]]] = {}
         for bucket in self.buckets:
             for row in bucket.rows:
-                sizes.setdefault(row, []).append(str(bucket.size))
+                sizes.setdefault(row, []).append(list(bucket.size))
         return {
             "files": [row.to_json() | {"buckets": sizes.get(i, [])} for i, row in enumerate(self.rows)],
             "buckets": [bucket.to_json() for bucket in self.buckets],
@@ -201,7 +206,7 @@ def keys_for(settings: DirectorySettings, facts: FamilyFacts) -> Callable[[Row],
     """A function that says in which buckets a row of a folder is trained: one for each resolution; [] if none fits."""
     if settings.size_buckets is not None:
         sizes = [
-            Size(round_to(w, facts.rounding_px), round_to(h, facts.rounding_px), _whole_latents(frames, facts))
+            Size(round_to(w, facts.rounding_px), round_to(h, facts.rounding_px), facts.whole_frames(frames))
             for w, h, frames in settings.size_buckets
         ]
 
@@ -211,7 +216,7 @@ def keys_for(settings: DirectorySettings, facts: FamilyFacts) -> Callable[[Row],
 
         return in_sizes
     ratios, areas = aspect_ratios(settings), areas_px(settings)
-    lengths = [_whole_latents(frames, facts) for frames in settings.frame_buckets]
+    lengths = [facts.whole_frames(frames) for frames in settings.frame_buckets]
 
     def in_areas(row: Row) -> list[Key]:
         frames = clip_length(row.frames, lengths)
@@ -221,11 +226,6 @@ def keys_for(settings: DirectorySettings, facts: FamilyFacts) -> Callable[[Row],
         return [Key(size, ratio) for size in dict.fromkeys(sizes)]
 
     return in_areas
-
-
-def _whole_latents(frames: int, facts: FamilyFacts) -> int:
-    """A clip length rounded down to what the family's autoencoder takes."""
-    return (frames - 1) // facts.frames_per_latent * facts.frames_per_latent + 1
 
 
 # --- the plan -------------------------------------------------------------------------------------------------------
@@ -246,6 +246,29 @@ def plan(
     [resolution_px, examples] pairs. `data_parallel`: copies of the model that train side by side. Raises `ConfigError`
     for a dataset whose keys contradict each other, and `DatasetError` when no bucket fills a global batch.
     """
+    made = deal(
+        rows,
+        dataset,
+        facts,
+        micro_batch=micro_batch,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        data_parallel=data_parallel,
+    )
+    if made.failure:
+        raise DatasetError(made.failure)
+    return made
+
+
+def deal(
+    rows: Sequence[Row],
+    dataset: Dataset,
+    facts: FamilyFacts,
+    *,
+    micro_batch: MicroBatch = 1,
+    gradient_accumulation_steps: int = 1,
+    data_parallel: int = 1,
+) -> Plan:
+    """The same plan, also when nothing is left to train on: then it says why (`Plan.failure`)."""
     problems = errors_in(check_dataset(dataset))
     if problems:
         raise ConfigError(problems)
@@ -259,10 +282,7 @@ def plan(
         whole = micro * gradient_accumulation_steps * data_parallel
         buckets.append(Bucket(key.size, key.ar, everyone, tuple(examples), micro, whole))
     rows, warnings = _consequences(rows, buckets, gradient_accumulation_steps, data_parallel)
-    made = Plan(rows, tuple(buckets), gradient_accumulation_steps, data_parallel, warnings)
-    if made.steps_per_epoch == 0:
-        raise DatasetError(_nothing_left(made))
-    return made
+    return Plan(rows, tuple(buckets), gradient_accumulation_steps, data_parallel, warnings)
 
 
 def _members(
@@ -270,7 +290,7 @@ def _members(
 ) -> tuple[dict[Key, dict[int, list[int]]], tuple[Row, ...]]:
     """bucket -> directory -> rows in it; and the rows, with a reason at those that no bucket fits."""
     members: dict[Key, dict[int, list[int]]] = {}
-    checked = [replace(row, reason="", by_plan=False) if row.by_plan else row for row in rows]
+    checked = [replace(row, reason="", cause="") if row.by_plan else row for row in rows]
     for index, row in enumerate(checked):
         if not row.used:
             continue
@@ -278,7 +298,7 @@ def _members(
         if not keys:
             words = "a picture" if row.frames == 1 else f"a clip of {row.frames} frames"
             reason = f"no bucket of its aspect ratio is short enough for {words}: add a shorter one"
-            checked[index] = replace(row, reason=reason, by_plan=True)
+            checked[index] = replace(row, reason=reason, cause="no_bucket")
         for key in keys:
             members.setdefault(key, {}).setdefault(row.directory, []).append(index)
     return members, tuple(checked)
@@ -298,17 +318,18 @@ def _consequences(
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """Rows with a reason at those that end up in no batch, and a warning for each bucket that vanishes."""
     trained = {example.row for bucket in buckets if bucket.batches for example in bucket.examples}
-    reasons: dict[int, str] = {}
+    reasons: dict[int, tuple[Cause, str]] = {}
     warnings = []
     for bucket in buckets:
         if not bucket.batches:
             warnings.append(f"bucket {_too_small(bucket, accumulation, data_parallel)}")
-            reasons |= dict.fromkeys(bucket.rows, f"its bucket {_too_small(bucket, accumulation, data_parallel)}")
+            why = f"its bucket {_too_small(bucket, accumulation, data_parallel)}"
+            reasons |= dict.fromkeys(bucket.rows, ("small_bucket", why))
         else:
-            reasons |= dict.fromkeys(bucket.rows, "num_repeats below 1 leaves it out: raise num_repeats")
+            reasons |= dict.fromkeys(bucket.rows, ("repeats", "num_repeats below 1 leaves it out: raise num_repeats"))
     left_out = {index: reason for index, reason in reasons.items() if index not in trained}
     checked = (
-        replace(row, reason=left_out[index], by_plan=True) if index in left_out else row
+        replace(row, cause=left_out[index][0], reason=left_out[index][1]) if index in left_out else row
         for index, row in enumerate(rows)
     )
     return tuple(checked), tuple(warnings)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dpnb.dataset.captions import CAPTIONS_FILE, FolderCaptions, final_captions, folder_captions
 from dpnb.dataset.crop import open_picture, upright_size
@@ -22,14 +22,24 @@ from dpnb.schema.dataset import Dataset, DirectorySettings, settings_of
 
 SIDECAR_SUFFIXES = frozenset({".txt", ".npz", ".json", ".parquet", ".bak", ".db"})
 _SHOWN = 5  # so many names in a message; the rest is counted
+_AT_A_TIME = 64  # files between two looks at whether a scan is still wanted: some ten milliseconds
+
+CaptionState = Literal["written", "empty", "missing"]
+Cause = Literal["", "unreadable", "no_caption", "empty_caption", "no_bucket", "small_bucket", "repeats"]
+Progress = Callable[[int, int], None]
+"""Told how many files have been read, and of how many."""
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error
+    """A scan was called off: whoever asked for it no longer wants it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One file. `directory` is its [[directory]] by position; the size is upright (after EXIF), 0 when unreadable.
 
-    `captions` are final: each of them makes one example in an epoch. `reason` is why the file is left out, else empty;
-    `by_plan` says that a plan found it, in buckets or repeats: the file itself is fine, and another plan may use it.
+    `captions` are final: each of them makes one example in an epoch; `caption_state` says what was found on disk.
+    `reason` is why the file is left out, else empty, and `cause` the same as one of a few words, to count by.
     """
 
     path: Path
@@ -39,12 +49,18 @@ class Row:
     frames: int = 1
     captions: tuple[str, ...] = ()
     reason: str = ""
-    by_plan: bool = False
+    cause: Cause = ""
+    caption_state: CaptionState = "written"
 
     @property
     def used(self) -> bool:
         """Whether the file is trained on."""
         return not self.reason
+
+    @property
+    def by_plan(self) -> bool:
+        """Whether a plan left it out, for its bucket or repeats: the file is fine, and another plan may use it."""
+        return self.cause in ("no_bucket", "small_bucket", "repeats")
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -62,10 +78,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """All files of all folders, in order, and what else a person should know (`notes`)."""
+    """All files of all folders, in order, and what else a person should know (`notes`).
+
+    `errors`: what `scan` raises, one for each folder that cannot be listed or holds nothing to train on.
+    """
 
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A listed folder whose pictures have still to be read."""
+
+    path: Path
+    position: int
+    settings: DirectorySettings
+    captions: FolderCaptions
+    pictures: tuple[Path, ...]
+    below: tuple[str, ...]
 
 
 def scan(dataset: Dataset, *, workers: int | None = None) -> Scan:
@@ -74,30 +106,66 @@ def scan(dataset: Dataset, *, workers: int | None = None) -> Scan:
     `workers`: threads; None means one for each core, 8 at most. Raises `DatasetError` for a folder that cannot be
     listed, whose captions.json is wrong, or that holds nothing to train on.
     """
+    found = read_folders(dataset, workers=workers)
+    if found.errors:
+        raise DatasetError(found.errors[0])
+    return found
+
+
+def read_folders(
+    dataset: Dataset,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Scan:
+    """The same, with what `scan` would raise among its `errors`, for whoever wants to see the rest as well.
+
+    `progress` is called now and then on the caller's thread; so is `cancelled`, and `Cancelled` is raised when it
+    says yes.
+    """
+    folders: list[_Folder] = []
+    errors: dict[int, str] = {}
+    for position, directory in enumerate(dataset.directory):
+        try:
+            folders.append(_folder(Path(directory.path), settings_of(dataset, directory), position))
+        except DatasetError as error:
+            errors[position] = str(error)
+    total, done = sum(len(folder.pictures) for folder in folders), 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        if cancelled is not None and cancelled():
+            raise Cancelled
+        done += more
+        if progress is not None:
+            progress(done, total)
+
     rows: list[Row] = []
     notes: list[str] = []
-    for position, directory in enumerate(dataset.directory):
-        found = scan_folder(Path(directory.path), settings_of(dataset, directory), position, workers=workers)
-        if not any(row.used for row in found.rows):
-            raise DatasetError(_nothing_usable(Path(directory.path), position, found.rows))
-        rows += found.rows
-        notes += found.notes
-    return Scan(tuple(rows), tuple(notes))
-
-
-def scan_folder(folder: Path, settings: DirectorySettings, directory: int = 0, *, workers: int | None = None) -> Scan:
-    """The same for one folder, also when nothing of it is usable. Raises `DatasetError` as `scan` otherwise does."""
-    files, below = _listing(folder)
-    captions = folder_captions(files)
-    candidates = [path for path in files if path.suffix.lower() not in SIDECAR_SUFFIXES]
     with ThreadPoolExecutor(workers or default_workers()) as pool:
-        rows = tuple(pool.map(lambda path: _row(path, directory, captions, settings), candidates))
-    return Scan(rows, tuple(_notes(folder, rows, captions, below)))
+        for folder in folders:
+            own = _read(folder, pool, tell)
+            if not any(row.used for row in own):
+                errors[folder.position] = _nothing_usable(folder.path, folder.position, own)
+            rows += own
+            notes += _notes(folder, own)
+    return Scan(tuple(rows), tuple(notes), tuple(errors[position] for position in sorted(errors)))
+
+
+def scan_folder(path: Path, settings: DirectorySettings, directory: int = 0, *, workers: int | None = None) -> Scan:
+    """The same for one folder, also when nothing of it is usable. Raises `DatasetError` as `scan` otherwise does."""
+    folder = _folder(path, settings, directory)
+    with ThreadPoolExecutor(workers or default_workers()) as pool:
+        rows = _read(folder, pool, lambda _: None)
+    return Scan(rows, tuple(_notes(folder, rows)))
 
 
 def without(rows: Sequence[Row], reasons: Mapping[Path, str]) -> tuple[Row, ...]:
     """The rows with some files taken out: path -> why it is not trained on."""
-    return tuple(replace(row, reason=reasons[row.path], by_plan=False) if row.path in reasons else row for row in rows)
+    return tuple(
+        replace(row, reason=reasons[row.path], cause="unreadable") if row.path in reasons else row for row in rows
+    )
 
 
 def default_workers() -> int:
@@ -119,20 +187,39 @@ def _listing(folder: Path) -> tuple[list[Path], list[str]]:
     return files, [entry.name for entry in shown if entry.is_dir()]
 
 
-def _row(path: Path, directory: int, captions: FolderCaptions, settings: DirectorySettings) -> Row:
-    row = Row(path, directory)
+def _folder(path: Path, settings: DirectorySettings, position: int) -> _Folder:
+    files, below = _listing(path)
+    pictures = tuple(file for file in files if file.suffix.lower() not in SIDECAR_SUFFIXES)
+    return _Folder(path, position, settings, folder_captions(files), pictures, tuple(below))
+
+
+def _read(folder: _Folder, pool: ThreadPoolExecutor, tell: Callable[[int], None]) -> tuple[Row, ...]:
+    """The rows of a folder; `tell` hears of each handful of files, and may raise to end it."""
+    rows: list[Row] = []
+    tell(0)
+    for start in range(0, len(folder.pictures), _AT_A_TIME):
+        some = folder.pictures[start : start + _AT_A_TIME]
+        rows += pool.map(lambda path: _row(path, folder), some)
+        tell(len(some))
+    return tuple(rows)
+
+
+def _row(path: Path, folder: _Folder) -> Row:
+    row = Row(path, folder.position)
     try:
         _check_file(path)
         with open_picture(path) as image:
             width, height = upright_size(image)
         row = replace(row, width_px=width, height_px=height)
-        written = captions.of(path.name)
+        written = folder.captions.of(path.name)
     except DatasetError as error:
-        return replace(row, reason=str(error))
-    final = final_captions(written, settings)
+        return replace(row, reason=str(error), cause="unreadable")
+    state: CaptionState = "written" if any(written) else "empty" if written else "missing"
+    final = final_captions(written, folder.settings)
     if final:
-        return replace(row, captions=final)
-    return replace(row, reason=_no_caption(path, captions, bool(written)))
+        return replace(row, captions=final, caption_state=state)
+    reason = _no_caption(path, folder.captions, bool(written))
+    return replace(row, reason=reason, cause="empty_caption" if written else "no_caption", caption_state=state)
 
 
 def _check_file(path: Path) -> None:
@@ -155,17 +242,18 @@ def _no_caption(path: Path, captions: FolderCaptions, written: bool) -> str:
     return f"{what}: write one, or set skip_empty_caption = false to train it without"
 
 
-def _notes(folder: Path, rows: Sequence[Row], captions: FolderCaptions, below: Sequence[str]) -> list[str]:
+def _notes(folder: _Folder, rows: Sequence[Row]) -> list[str]:
     notes = []
+    path, captions = folder.path, folder.captions
     unused = captions.unused([row.path.name for row in rows])
     if unused:
         kind = f"entries of {CAPTIONS_FILE}" if captions.listed is not None else "captions"
-        notes.append(f"{folder}: {kind} without a picture: {_names(unused)}")
+        notes.append(f"{path}: {kind} without a picture: {_names(unused)}")
     if captions.listed is not None and captions.texts:
-        notes.append(f"{folder}: {CAPTIONS_FILE} is used, so {len(captions.texts)} .txt files are ignored")
-    if below:
+        notes.append(f"{path}: {CAPTIONS_FILE} is used, so {len(captions.texts)} .txt files are ignored")
+    if folder.below:
         notes.append(
-            f"{folder}: folders below it are not read: {_names(below)}; each needs a [[directory]] of its own"
+            f"{path}: folders below it are not read: {_names(folder.below)}; each needs a [[directory]] of its own"
         )
     return notes
 

@@ -27,9 +27,10 @@ from dpnb.runs import preflight, session
 from dpnb.runs.process import Run, tail
 from dpnb.runs.rundir import ProcessInfo, RunDir, Status, latest_run, named_run, write_text
 from dpnb.schema.dataset import Dataset
-from dpnb.schema.rules import check_paths
+from dpnb.schema.paths import check_paths
 from dpnb.schema.training import Training
 from dpnb.toml import Document, RunConfig
+from dpnb.toml_secrets import without_secrets
 
 TRAINER_MODULE = "trainer.train"
 SUPERVISED_VARIABLE = "DPNB_SUPERVISED"
@@ -154,7 +155,11 @@ def launch(
             master_port=free_port(),
             devices=visible if preflight.gpus_are_restricted() and visible else None,
         )
-        _start_supervisor(directory, info, environment(info.run_id, num_ranks=num_ranks), lock)
+        env = environment(info.run_id, num_ranks=num_ranks)
+        if training.monitoring is not None and training.monitoring.wandb_api_key is not None:
+            # The copies in the run directory do not hold it.
+            env.setdefault("WANDB_API_KEY", training.monitoring.wandb_api_key.get_secret_value())
+        _start_supervisor(directory, info, env, lock)
     return Run(directory)
 
 
@@ -214,14 +219,14 @@ def _locked(directory: RunDir) -> Iterator[int]:
 def _write_files(directory: RunDir, loaded: RunConfig, *, from_objects: bool) -> None:
     """Put into the run directory what was asked for, and take away what an earlier start left behind."""
     training = loaded.training.value
-    write_text(directory.dataset_toml, loaded.dataset.text)
+    write_text(directory.dataset_toml, without_secrets(loaded.dataset.text))
     for name, document in loaded.eval_datasets.items():
-        write_text(directory.eval_toml(name), document.text)
+        write_text(directory.eval_toml(name), without_secrets(document.text))
     if from_objects:
         written = training.model_copy(update={"dataset": str(directory.dataset_toml)})
         write_text(directory.run_toml, toml.dump(written))
     elif loaded.training.path.resolve() != directory.run_toml:
-        shutil.copyfile(loaded.training.path, directory.run_toml)
+        write_text(directory.run_toml, without_secrets(loaded.training.text))
     for request in directory.pending_requests():
         directory.clear_request(request)  # an old save_quit would end the run that is about to start
     directory.write_status(Status(phase="starting"))

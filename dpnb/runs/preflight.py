@@ -20,14 +20,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpnb.dataset.batch import Batch
 from dpnb.dataset.bucket import Plan, plan
 from dpnb.dataset.scan import Row, scan
 from dpnb.errors import DatasetError, Loc, Problem
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.model import FACTS
-from dpnb.schema.rules import check_model_folder
+from dpnb.schema.paths import check_model_folder
 from dpnb.schema.training import Training
-from dpnb.toml import Document, RunConfig
+from dpnb.toml import Document, RunConfig, beyond_trainer
 
 INSTALL_HINT = "pip install 'dpnb[train]'"
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -41,16 +42,19 @@ _SHOWN_FILES = 5
 def check(config: RunConfig, num_gpus: int) -> list[Problem]:
     """Everything that would stop or surprise a run of `config` with `num_gpus` processes, errors first."""
     training = config.training.value
+    beyond = beyond_trainer(config)
+    if training.model.pending:
+        return sorted(beyond, key=lambda problem: problem.severity != "error")  # the rest is about what it trains
     problems = [
+        *beyond,
         *_packages(training),
         *_gpus_suffice(training, num_gpus),
         *_folders(training),
         *check_model_folder(training),
     ]
     made: Plan | None = None
-    for loc, document, micro_batch in _datasets(config):
-        copies = max(1, num_gpus // training.pipeline_stages)
-        found, planned = _pictures(training, document, loc, copies, micro_batch)
+    for loc, document, batch in _datasets(config, num_gpus):
+        found, planned = _pictures(training, document, loc, batch)
         problems += found
         made = planned if loc == ("dataset",) else made
     problems += _disk(training, made)
@@ -221,34 +225,27 @@ def shapes(file: Path) -> dict[str, list[int]]:
 # --- the pictures ----------------------------------------------------------------------------------------------------
 
 
-def _datasets(config: RunConfig) -> Iterator[tuple[Loc, Document[Dataset], int | list[list[int]]]]:
+def _datasets(config: RunConfig, num_gpus: int) -> Iterator[tuple[Loc, Document[Dataset], Batch]]:
     training = config.training.value
-    yield ("dataset",), config.dataset, training.micro_batch_size_per_gpu
+    yield ("dataset",), config.dataset, Batch.of(training, gpus=num_gpus)
     for position, item in enumerate(training.eval_datasets):
-        micro_batch = training.eval_micro_batch_size_per_gpu or training.micro_batch_size_per_gpu
-        yield ("eval_datasets", position), config.eval_datasets[item.name], micro_batch
+        yield (
+            ("eval_datasets", position),
+            config.eval_datasets[item.name],
+            Batch.of_evaluation(training, gpus=num_gpus),
+        )
 
 
 def _pictures(
-    training: Training, document: Document[Dataset], loc: Loc, copies: int, micro_batch: int | list[list[int]]
+    training: Training, document: Document[Dataset], loc: Loc, batch: Batch
 ) -> tuple[list[Problem], Plan | None]:
     """What is wrong with the pictures of one dataset file, and what an epoch of it would be."""
     problems: list[Problem] = []
     made = None
-    accumulation = training.gradient_accumulation_steps
-    if loc != ("dataset",):
-        accumulation = training.eval_gradient_accumulation_steps
     try:
         seen = scan(document.value, workers=training.map_num_proc)
         problems += [_warning(loc, note) for note in seen.notes]
-        made = plan(
-            seen.rows,
-            document.value,
-            FACTS[training.model.type],
-            micro_batch=micro_batch,
-            gradient_accumulation_steps=accumulation,
-            data_parallel=copies,
-        )
+        made = plan(seen.rows, document.value, FACTS[training.model.type], **batch._asdict())
         problems += [_warning(loc, warning) for warning in made.warnings]
         problems += [_warning(loc, _left_out(unused)) for unused in [[r for r in seen.rows if not r.used]] if unused]
     except DatasetError as error:

@@ -259,6 +259,11 @@ class RunDir:
         found = [p for p, _ in _numbered(self.path, _EXPORT) if any(p.glob("*.safetensors"))]
         return sorted(found, key=lambda path: path.stat().st_mtime)
 
+    @property
+    def best_export(self) -> Path:
+        """The export with the lowest evaluation loss; written with keep_best alone."""
+        return self.path / "best"
+
     def checkpoints(self) -> list[tuple[int, Path]]:
         """(step, folder) of the checkpoints that `latest` has named or may name, oldest first."""
         return [(step, path) for path, step in _numbered(self.path, _CHECKPOINT)]

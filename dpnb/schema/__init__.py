@@ -1,29 +1,109 @@
 """The typed schema: the one place where every key of run.toml and dataset.toml is defined."""
 
-from dpnb.schema.adapter import LoraAdapter
+from dpnb.schema.adapter import DoraAdapter, FusedAdapter, LohaAdapter, LokrAdapter, LoraAdapter
 from dpnb.schema.base import Section, Ui
-from dpnb.schema.dataset import Dataset, Directory, DirectorySettings, settings_of
-from dpnb.schema.model import FACTS, FamilyFacts, FluxModel
-from dpnb.schema.optimizer import AdamW, AdamW8bit, Sgd
+from dpnb.schema.dataset import Augmentation, Dataset, Directory, DirectorySettings, settings_of
+from dpnb.schema.families.anima import AnimaModel
+from dpnb.schema.families.auraflow import AuraFlowModel
+from dpnb.schema.families.base import FamilyFacts, TextEncoder
+from dpnb.schema.families.chroma import ChromaModel
+from dpnb.schema.families.cosmos import CosmosModel
+from dpnb.schema.families.cosmos_predict2 import CosmosPredict2Model
+from dpnb.schema.families.ernie_image import ErnieImageModel
+from dpnb.schema.families.flux import FluxModel
+from dpnb.schema.families.flux2 import Flux2Model
+from dpnb.schema.families.hidream import HiDreamModel
+from dpnb.schema.families.hunyuan_image import HunyuanImageModel
+from dpnb.schema.families.hunyuan_video import HunyuanVideoModel
+from dpnb.schema.families.hunyuan_video_15 import HunyuanVideo15Model
+from dpnb.schema.families.ideogram4 import Ideogram4Model
+from dpnb.schema.families.krea2 import Krea2Model
+from dpnb.schema.families.ltx2 import Ltx2Model
+from dpnb.schema.families.ltx_video import LtxVideoModel
+from dpnb.schema.families.lumina_2 import Lumina2Model
+from dpnb.schema.families.minimax_h3 import MinimaxH3Model
+from dpnb.schema.families.omnigen2 import OmniGen2Model
+from dpnb.schema.families.qwen_image import QwenImageModel
+from dpnb.schema.families.sd3 import Sd3Model
+from dpnb.schema.families.sd15 import Sd15Model
+from dpnb.schema.families.sdxl import SdxlModel
+from dpnb.schema.families.wan import WanModel
+from dpnb.schema.families.z_image import ZImageModel
+from dpnb.schema.loss import Ema, Loss
+from dpnb.schema.model import FACTS
+from dpnb.schema.monitoring import Monitoring
+from dpnb.schema.optimizer import (
+    AdamW,
+    AdamW8bit,
+    AdamW8bitKahan,
+    AdamWOptimi,
+    Automagic,
+    GenericOptim,
+    Offload,
+    OtherOptimizer,
+    Sgd,
+    StableAdamW,
+)
 from dpnb.schema.sample import Prompt, Sampling
-from dpnb.schema.training import EvalDataset, Training
+from dpnb.schema.training import EvalDataset, LegacyLora, Training
 
 __all__ = [
     "FACTS",
     "AdamW",
     "AdamW8bit",
+    "AdamW8bitKahan",
+    "AdamWOptimi",
+    "AnimaModel",
+    "Augmentation",
+    "AuraFlowModel",
+    "Automagic",
+    "ChromaModel",
+    "CosmosModel",
+    "CosmosPredict2Model",
     "Dataset",
     "Directory",
     "DirectorySettings",
+    "DoraAdapter",
+    "Ema",
+    "ErnieImageModel",
     "EvalDataset",
     "FamilyFacts",
+    "Flux2Model",
     "FluxModel",
+    "FusedAdapter",
+    "GenericOptim",
+    "HiDreamModel",
+    "HunyuanImageModel",
+    "HunyuanVideo15Model",
+    "HunyuanVideoModel",
+    "Ideogram4Model",
+    "Krea2Model",
+    "LegacyLora",
+    "LohaAdapter",
+    "LokrAdapter",
     "LoraAdapter",
+    "Loss",
+    "Ltx2Model",
+    "LtxVideoModel",
+    "Lumina2Model",
+    "MinimaxH3Model",
+    "Monitoring",
+    "Offload",
+    "OmniGen2Model",
+    "OtherOptimizer",
     "Prompt",
+    "QwenImageModel",
     "Sampling",
+    "Sd3Model",
+    "Sd15Model",
+    "SdxlModel",
     "Section",
     "Sgd",
+    "StableAdamW",
+    "TextEncoder",
     "Training",
     "Ui",
+    "WanModel",
+    "ZImageModel",
     "settings_of",
 ]

@@ -8,24 +8,29 @@ What is not here: rules across fields (rules.py), positions in a file (dpnb/toml
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 from pydantic.fields import FieldInfo
 
-PathKind = Literal["dir", "file", "output_dir"]
+PathKind = Literal["dir", "file", "path", "output_dir"]
+Pending = Literal["", "ignored", "refused"]
+OTHER = "other"  # the arm of a union by `type` that takes every type which no other arm names
 
 
 @dataclass(frozen=True, slots=True)
 class Ui:
     """What a type alone cannot say about a field.
 
-    `path` marks a path and what must stand there: "dir" and "file" must exist, "output_dir" is created.
+    `path` marks a path and what must stand there: "dir", "file" and "path" (either) must exist, "output_dir" is made.
     `when` names a sibling field and the values with which this field has an effect; elsewhere a form hides it.
     `multiline` asks for a text area, `secret` for a field that is never shown nor written.
+    `always` has a key written even where it stands at its default, since another reader of the file insists on it.
+    `ours` marks a key that diffusion-pipe does not read. `pending` marks one that our own trainer does not act on yet:
+    "ignored" where a run without it gives the same result in more time or memory, "refused" where it would not.
     """
 
     unit: str = ""
@@ -35,7 +40,10 @@ class Ui:
     when: tuple[str, tuple[Any, ...]] | None = None
     multiline: bool = False
     secret: bool = False
+    always: bool = False
     suggestions: tuple[str, ...] = ()
+    ours: bool = False
+    pending: Pending = ""
 
 
 InputDir: TypeAlias = Annotated[str, Ui(path="dir")]
@@ -43,13 +51,19 @@ InputFile: TypeAlias = Annotated[str, Ui(path="file")]
 OutputDir: TypeAlias = Annotated[str, Ui(path="output_dir")]
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+FLOAT8 = ("float8", "float8_e4m3fn", "float8_e5m2")
+StorageDtype = Literal["float32", "float16", "bfloat16", "float8", "float8_e4m3fn", "float8_e5m2"]
 
 
 class Section(BaseModel):
     """A table of a TOML file. Strict: an unknown key or a value of the wrong type is an error, never a guess.
 
     `inf` and `nan` are wrong too: no key means anything by them, and they spread in silence once training runs.
+    `ours` and `pending` say of a whole table, or of one kind of it, what `Ui` says of a key.
     """
+
+    ours: ClassVar[bool] = False
+    pending: ClassVar[Pending] = ""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -66,9 +80,27 @@ class Section(BaseModel):
         del text
         return None
 
+    @classmethod
+    def for_table(cls, table: Mapping[str, Any]) -> type[Section]:
+        """The section that has the keys of a table of this one: itself, unless the table's `type` decides on them."""
+        del table
+        return cls
 
-def one_of(*sections: type[Section]) -> Any:  # noqa: ANN401 - a typing form; mypy sees the alias it is assigned to
-    """The union of sections told apart by their `type` key (pydantic wants at least two for a discriminator)."""
+
+def one_of(*sections: type[Section], other: type[Section] | None = None) -> Any:  # noqa: ANN401 - a typing form
+    """The union of sections told apart by their `type` key (pydantic wants at least two for a discriminator).
+
+    `other` takes every type that none of the sections has; their own types are then matched in any case.
+    """
+    if other is not None:
+        tags = {tag_of(section): section for section in sections}
+        arms = tuple(Annotated[section, Tag(tag)] for tag, section in tags.items() if tag)
+
+        def arm(data: Any) -> str:  # noqa: ANN401 - a table or a section
+            tag = data.get("type") if isinstance(data, dict) else getattr(data, "type", None)
+            return tag.lower() if isinstance(tag, str) and tag.lower() in tags else OTHER
+
+        return Annotated[Union[(*arms, Annotated[other, Tag(OTHER)])], Discriminator(arm)]
     if len(sections) == 1:
         return sections[0]
     return Annotated[Union[sections], Discriminator("type")]  # noqa: UP007 - built from a tuple
@@ -110,9 +142,26 @@ def sections_below(annotation: Any) -> list[type[Section]]:  # noqa: ANN401 - an
 
 
 def tag_of(section: type[Section]) -> str | None:
-    """The value of `type` that tells a section apart in a union; None for a section without that key."""
+    """The value of `type` that tells a section apart in a union; None for a section whose type is not one alone."""
     info = section.model_fields.get("type")
-    return info.default if info is not None and isinstance(info.default, str) else None
+    if info is None or not isinstance(info.default, str):
+        return None
+    return info.default if get_args(info.annotation) == (info.default,) else None
+
+
+def arm_of(section: type[Section]) -> str:
+    """What a section is called in a union by `type`: its type, or `OTHER` for the one that takes any other."""
+    return tag_of(section) or OTHER
+
+
+def section_for(kinds: Sequence[type[Section]], data: Mapping[str, Any]) -> type[Section]:
+    """The section that a table means by its `type`; else the one that takes any other type, or the first."""
+    named = data.get("type")
+    for kind in kinds:
+        if (tag := tag_of(kind)) is not None and isinstance(named, str) and tag in (named, named.lower()):
+            return kind
+    open_kinds = [kind for kind in kinds if tag_of(kind) is None] if len(kinds) > 1 and named is not None else []
+    return (open_kinds or list(kinds))[0]
 
 
 def texts_as_tables(value: Any, section: type[Section]) -> Any:  # noqa: ANN401 - anything that a TOML file can hold

@@ -6,17 +6,41 @@ then holds for that folder alone. `settings_of` gives the keys that hold for one
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, create_model
 
-from dpnb.schema.base import InputDir, Section, Ui
+from dpnb.schema.base import InputDir, InputFile, Pending, Section, Ui
 
 Ratio: TypeAlias = Annotated[int | float, Field(gt=0)]
 Side: TypeAlias = Annotated[int, Field(ge=1)]
 Pair: TypeAlias = Annotated[list[Side], Field(min_length=2, max_length=2)]
 SizeBucket: TypeAlias = Annotated[list[Side], Field(min_length=3, max_length=3)]
 _NO_SIZE_BUCKETS = ("size_buckets", (None,))
+
+
+class Augmentation(Section):
+    """Random changes to pictures, drawn anew for each example from the seed."""
+
+    ours: ClassVar[bool] = True
+    pending: ClassVar[Pending] = "refused"
+
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of pictures (0 to 1) that are mirrored left to right; 0.5 is usual, 0 for what has a right side."""
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Brightness is multiplied by a number from 1 - this to 1 + this; 0.1 is usual."""
+    contrast: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Contrast is multiplied by a number from 1 - this to 1 + this; 0.1 is usual."""
+    saturation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Saturation is multiplied by a number from 1 - this to 1 + this; 0.1 is usual."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Colours are turned by up to this part of the colour circle, either way; 0.05 is usual."""
+    rotation_degrees: Annotated[float, Field(ge=0, le=180), Ui(unit="degrees")] = 0.0
+    """Pictures are rotated by up to this angle, either way; 5 is usual."""
+    rotation_probability: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of pictures that are rotated at all."""
+    cached_variants: Annotated[int, Field(ge=0), Ui(advanced=True)] = 4
+    """How many variants of each picture are cached; 0 encodes each example anew, without a cache."""
 
 
 class DirectorySettings(Section):
@@ -45,8 +69,14 @@ class DirectorySettings(Section):
     """Allowed clip lengths; 1 stands for pictures and is always there."""
     caption_prefix: str = ""
     """Text put before every caption, as it stands (add your own comma and space)."""
-    trigger_word: str = ""
+    trigger_word: Annotated[str, Ui(ours=True)] = ""
     """A rare word for what is learned: replaces [trigger] in captions, and is put before captions that lack it."""
+    metadata_file: Annotated[InputFile | None, Ui(advanced=True, ours=True, pending="refused")] = None
+    """Table of pictures and captions (CSV, JSON lines or Parquet) in place of .txt files."""
+    image_column: Annotated[str, Ui(advanced=True, ours=True, pending="refused")] = "image"
+    """Column of metadata_file that names the picture, counted from the folder."""
+    caption_column: Annotated[str, Ui(advanced=True, ours=True, pending="refused")] = "text"
+    """Column of metadata_file that holds the caption."""
     skip_empty_caption: bool = True
     """Leave out pictures without a caption; off trains them with an empty one."""
     shuffle_tags: Annotated[bool, Ui(advanced=True)] = False
@@ -55,6 +85,25 @@ class DirectorySettings(Section):
     """How many shuffled orders of the tags of each caption to cache; 0 keeps the written order."""
     cache_shuffle_delimiter: Annotated[str, Field(min_length=1), Ui(advanced=True)] = ", "
     """What separates the tags of a caption."""
+    keep_first_tags: Annotated[int, Field(ge=0), Ui(unit="tags", advanced=True, ours=True, pending="refused")] = 0
+    """How many tags at the beginning of a caption are neither shuffled nor dropped."""
+    tag_dropout: Annotated[float, Field(ge=0, lt=1), Ui(advanced=True, ours=True, pending="refused")] = 0.0
+    """Share of the tags (0 to 1) that are left out at random."""
+    caption_dropout: Annotated[float, Field(ge=0, le=1), Ui(advanced=True, ours=True)] = 0.0
+    """Share of examples (0 to 1) that are trained with an empty caption, for this folder alone (uncond_fraction in the
+    training file is for all)."""
+    online_captions: Annotated[bool, Ui(advanced=True, pending="ignored")] = False
+    """Read the text of captions from captions.json anew while training, instead of from the cache."""
+    shuffle_metadata: Annotated[bool, Ui(advanced=True, pending="ignored")] = True
+    """Shuffle the list of files, always in the same way, before examples are dealt into batches."""
+    crop: Annotated[Literal["center", "random"], Ui(advanced=True, ours=True, pending="refused")] = "center"
+    """Which part of a picture is kept where its shape does not fit the bucket."""
+    interpolation: Annotated[
+        Literal["lanczos", "bicubic", "bilinear", "nearest"], Ui(advanced=True, ours=True, pending="refused")
+    ] = "lanczos"
+    """How pictures are resized."""
+    augmentation: Annotated[Augmentation | None, Ui(advanced=True, ours=True)] = None
+    """Random changes to pictures."""
     num_repeats: Annotated[int | float, Field(gt=0)] = 1
     """How often each example is seen in an epoch; 1.5 shows the first half twice."""
 
@@ -64,6 +113,14 @@ class _Folder(Section):
 
     path: InputDir
     """Folder with pictures, and captions of the same name in .txt files or all in captions.json."""
+    mask_path: Annotated[InputDir | None, Ui(pending="refused")] = None
+    """Folder of masks with the names of the pictures: white is trained in full, black not at all."""
+    default_mask_file: Annotated[InputFile | None, Ui(advanced=True, pending="refused")] = None
+    """Mask of the pictures that have none of their own."""
+    control_path: Annotated[InputDir | None, Ui(pending="refused")] = None
+    """Folder of control pictures with the names of the pictures, for models that edit: what the model starts from."""
+    loss_weight: Annotated[float, Field(ge=0), Ui(advanced=True, ours=True)] = 1.0
+    """How much the pictures of this folder count in the loss; below 1 for regularisation pictures."""
 
 
 if TYPE_CHECKING:
@@ -91,6 +148,9 @@ else:
 class Dataset(DirectorySettings):
     """The dataset file."""
 
+    subsample_ratio: Annotated[float | None, Field(gt=0, le=1), Ui(advanced=True, pending="refused")] = None
+    """Train on this share of the batches alone, drawn once; for a quick look."""
+
     directory: Annotated[list[Directory], Field(min_length=1)]
     """The folders to train on."""
 
@@ -102,3 +162,8 @@ def settings_of(dataset: Dataset, directory: Directory) -> DirectorySettings:
         own = getattr(directory, name, None)
         values[name] = getattr(dataset, name) if own is None else own
     return DirectorySettings.model_construct(**values)
+
+
+def with_trigger_word(dataset: Dataset, trigger_word: str) -> Dataset:
+    """A dataset that names no trigger word has that of the training file."""
+    return dataset if dataset.trigger_word else dataset.model_copy(update={"trigger_word": trigger_word})

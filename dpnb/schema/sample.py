@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -38,8 +38,12 @@ class Prompt(Section):
 class Sampling(Section):
     """Pictures drawn during training."""
 
+    ours: ClassVar[bool] = True
+
     prompts: Annotated[list[Prompt], Field(min_length=1)]
     """What to draw. In TOML either a list of texts or [[sample.prompts]] tables."""
+    negative: Annotated[str, Ui(advanced=True)] = ""
+    """What to steer away from, for prompts that do not say it themselves; needs true_cfg above 1."""
     every_n_steps: Annotated[int | None, Field(ge=1), Ui(unit="steps")] = None
     """Draw after every this many optimizer steps."""
     every_n_epochs: Annotated[int | None, Field(ge=1), Ui(unit="epochs")] = None
@@ -57,7 +61,9 @@ class Sampling(Section):
     true_cfg: Annotated[float, Field(ge=1), Ui(advanced=True)] = 1.0
     """Classifier-free guidance with a negative prompt: above 1 doubles the time."""
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 42
-    """Seed of the noise; prompt number i uses seed + i, the same at every step."""
+    """Seed of the noise, the same at every step; prompt number i uses seed + i."""
+    walk_seed: Annotated[bool, Ui(advanced=True)] = True
+    """Give each prompt a seed of its own; off draws all prompts from the same noise."""
 
     @field_validator("prompts", mode="before")
     @classmethod

@@ -7,17 +7,20 @@ The order of the fields is the order of a written file and of a form. What is no
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
 from dpnb.schema.adapter import Adapter
-from dpnb.schema.base import Dtype, InputFile, OutputDir, Section, Ui, texts_as_tables
+from dpnb.schema.base import Dtype, InputFile, OutputDir, Pending, Section, StorageDtype, Ui, texts_as_tables
+from dpnb.schema.loss import Ema, Loss
 from dpnb.schema.model import Model
+from dpnb.schema.monitoring import Monitoring
 from dpnb.schema.optimizer import Optimizer
 from dpnb.schema.sample import Sampling
 
 Count: TypeAlias = Annotated[int, Field(ge=1)]
+CountOrOff: TypeAlias = Annotated[int | None, Field(ge=0)]  # 0 is the same as unset
 ResolutionBatch: TypeAlias = Annotated[list[Count], Field(min_length=2, max_length=2)]
 BatchSize: TypeAlias = Count | Annotated[list[ResolutionBatch], Field(min_length=1)]
 
@@ -40,6 +43,15 @@ class EvalDataset(Section):
         return {"name": re.sub(r"[^\w.\- ]", "_", name) or "_", "config": text}
 
 
+class LegacyLora(Section):
+    """What is still read of a [lora] table."""
+
+    pending: ClassVar[Pending] = "ignored"
+
+    dtype: Dtype | None = None
+    """Number format of what processes send to one another."""
+
+
 class Training(Section):
     """The training file."""
 
@@ -51,8 +63,11 @@ class Training(Section):
     """Passes over the dataset."""
     max_steps: Annotated[Count | None, Ui(unit="steps")] = None
     """Stop after this many optimizer steps, if the epochs have not ended before."""
-    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED), Ui(ours=True)] = 0
     """Seed of everything random: adapter weights, order, noise and timesteps. The same seed gives the same losses."""
+    trigger_word: Annotated[str, Ui(ours=True)] = ""
+    """A rare word for what is learned: replaces [trigger] in sample prompts, and is the trigger word of a dataset that
+    names none."""
     micro_batch_size_per_gpu: BatchSize = 1
     """Examples in one forward pass on one GPU, or [resolution, examples] pairs such as [[512, 4], [1024, 1]]."""
     image_micro_batch_size_per_gpu: Annotated[BatchSize | None, Ui(advanced=True)] = None
@@ -72,12 +87,17 @@ class Training(Section):
         list[Annotated[int, Field(ge=1)]] | None, Ui(advanced=True, when=("partition_method", ("manual",)))
     ] = None
     """First layer of each further stage, one number less than there are stages."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    activation_checkpointing: bool | Literal["unsloth"] = False
+    """Recompute activations in the backward pass: less memory, about a third more time. 'unsloth' also moves large
+    ones to host memory."""
     reentrant_activation_checkpointing: Annotated[
-        bool, Ui(advanced=True, when=("activation_checkpointing", (True,)))
+        bool, Ui(advanced=True, when=("activation_checkpointing", (True, "unsloth")))
     ] = False
     """Use PyTorch's re-entrant variant of activation checkpointing."""
+    blocks_to_swap: Annotated[int, Field(ge=0), Ui(unit="blocks", pending="ignored")] = 0
+    """Transformer blocks that wait in host memory until they are needed: less GPU memory, more time."""
+    compile: Annotated[bool, Ui(advanced=True, pending="ignored")] = False
+    """Compile the network (torch.compile): a slow start, then faster steps."""
     warmup_steps: Annotated[int, Field(ge=0), Ui(unit="steps")] = 0
     """The learning rate rises in a straight line over this many steps."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
@@ -94,7 +114,14 @@ class Training(Section):
     """Pictures or captions encoded at a time while the cache is filled."""
     map_num_proc: Annotated[Count | None, Ui(advanced=True)] = None
     """Threads that read picture headers and decode pictures; unset means one for each core, 8 at most."""
-    cache_dir: Annotated[OutputDir | None, Ui(advanced=True)] = None
+    video_clip_mode: Annotated[
+        Literal["single_beginning", "single_middle", "multiple_overlapping"], Ui(advanced=True)
+    ] = "single_beginning"
+    """Which part of a longer video is trained: its beginning, its middle, or overlapping clips of all of it."""
+    regenerate_cache: Annotated[bool, Ui(advanced=True)] = False
+    """Without effect, in diffusion-pipe too: there it is an option of the command line, here what has changed is
+    encoded again by itself."""
+    cache_dir: Annotated[OutputDir | None, Ui(advanced=True, ours=True)] = None
     """Folder of cached latents and text embeddings, shared by all runs; unset means the user's cache folder."""
     steps_per_print: Annotated[Count, Ui(unit="steps", advanced=True)] = 1
     """Print a line to the console after every this many steps."""
@@ -107,11 +134,11 @@ class Training(Section):
 
     eval_datasets: Annotated[list[EvalDataset], Ui(group="Evaluation")] = []
     """Held-out sets on which the loss is measured."""
-    eval_every_n_epochs: Annotated[Count | None, Ui(group="Evaluation", unit="epochs")] = None
+    eval_every_n_epochs: Annotated[CountOrOff, Ui(group="Evaluation", unit="epochs")] = None
     """Evaluate after every this many epochs."""
-    eval_every_n_steps: Annotated[Count | None, Ui(group="Evaluation", unit="steps")] = None
+    eval_every_n_steps: Annotated[CountOrOff, Ui(group="Evaluation", unit="steps")] = None
     """Evaluate after every this many steps."""
-    eval_every_n_examples: Annotated[Count | None, Ui(group="Evaluation", unit="examples", advanced=True)] = None
+    eval_every_n_examples: Annotated[CountOrOff, Ui(group="Evaluation", unit="examples", advanced=True)] = None
     """Evaluate after every this many examples; replaces eval_every_n_steps."""
     eval_before_first_step: Annotated[bool, Ui(group="Evaluation")] = True
     """Evaluate once before training starts."""
@@ -121,6 +148,12 @@ class Training(Section):
     """Pictures in one forward pass of an evaluation, where pictures and clips are mixed."""
     eval_gradient_accumulation_steps: Annotated[Count, Ui(group="Evaluation", advanced=True)] = 1
     """Micro-batches in one batch of an evaluation."""
+    disable_block_swap_for_eval: Annotated[bool, Ui(group="Evaluation", advanced=True, pending="ignored")] = False
+    """Keep all blocks on the GPU during an evaluation: faster, where the memory is there."""
+    early_stopping_patience: Annotated[
+        Count | None, Ui(group="Evaluation", unit="evaluations", advanced=True, ours=True)
+    ] = None
+    """End the run when the evaluation loss has not improved for this many evaluations."""
 
     save_every_n_epochs: Annotated[Count | None, Ui(group="Saving", unit="epochs")] = None
     """Export what was trained after every this many epochs."""
@@ -128,12 +161,21 @@ class Training(Section):
     """Export what was trained after every this many steps."""
     save_every_n_examples: Annotated[Count | None, Ui(group="Saving", unit="examples", advanced=True)] = None
     """Export what was trained after every this many examples; replaces save_every_n_steps."""
-    save_dtype: Annotated[Dtype | None, Ui(group="Saving")] = None
+    save_dtype: Annotated[StorageDtype | None, Ui(group="Saving")] = None
     """Number format of exported weights; unset means the format they are trained in."""
     checkpoint_every_n_epochs: Annotated[Count | None, Ui(group="Saving", unit="epochs")] = None
     """Write a checkpoint to resume from after every this many epochs."""
     checkpoint_every_n_minutes: Annotated[float | None, Field(gt=0), Ui(group="Saving", unit="minutes")] = None
     """Write a checkpoint to resume from after this much time."""
+
+    keep_last_n_checkpoints: Annotated[Count | None, Ui(group="Saving", unit="checkpoints", ours=True)] = None
+    """Keep only this many of the newest checkpoints; unset keeps all."""
+    keep_last_n_saves: Annotated[Count | None, Ui(group="Saving", unit="exports", ours=True)] = None
+    """Keep only this many of the newest exports; unset keeps all."""
+    keep_best: Annotated[bool, Ui(group="Saving", ours=True)] = False
+    """Keep the export with the lowest evaluation loss as well, in a folder named best."""
+    push_to_hub: Annotated[str | None, Ui(group="Saving", advanced=True, ours=True, pending="refused")] = None
+    """Repository on the Hugging Face hub to which exports are uploaded; the token comes from HF_TOKEN."""
 
     model: Model
     """The model that is trained."""
@@ -141,8 +183,16 @@ class Training(Section):
     """What is trained on top of it; leave out to train all of its weights."""
     optimizer: Optimizer
     """How weights are updated."""
+    loss: Loss | None = None
+    """How the error is measured."""
+    ema: Ema | None = None
+    """Moving average of the trained weights."""
     sample: Sampling | None = None
     """Pictures drawn while training."""
+    monitoring: Monitoring | None = None
+    """Where else the charts go."""
+    lora: Annotated[LegacyLora | None, Ui(advanced=True)] = None
+    """The old name of the [adapter] table, of which diffusion-pipe still reads the number format."""
 
     @field_validator("eval_datasets", mode="before")
     @classmethod

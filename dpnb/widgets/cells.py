@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 
@@ -34,11 +37,26 @@ class Closable(Protocol):
 
 _lock = threading.Lock()
 _made: dict[str, tuple[str, list[Closable]]] = {}
+_within_a_panel: ContextVar[bool] = ContextVar("within_a_panel", default=False)
+
+
+@contextmanager
+def parts_of_a_panel() -> Iterator[None]:
+    """What is made inside is a part of a panel, which closes it: it belongs to no cell.
+
+    A part may be made long after its panel, by a click or on a thread, while another cell runs or was the last to
+    run. That cell would take the part for its own, and close it when it runs again.
+    """
+    token = _within_a_panel.set(True)
+    try:
+        yield
+    finally:
+        _within_a_panel.reset(token)
 
 
 def replaces_predecessor(panel: Closable) -> None:
     """Close what an earlier run of the current cell made, and remember `panel` as made by this one."""
-    where = _current_cell()
+    where = None if _within_a_panel.get() else _current_cell()
     if where is None:
         return
     cell, request = where

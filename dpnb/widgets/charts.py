@@ -1,4 +1,4 @@
-"""Line charts over growing series; the only module that imports bqplot, and that only when a chart is first made.
+"""Line charts over growing series, and bars; the only module that imports bqplot, and that when a chart is first made.
 
 A chart keeps whole series (dpnb.runs.events.Series) and shows at most 500 points of each, chosen so that spikes
 survive. With smoothing, the raw values stand pale behind a debiased moving average. Nothing here reads files or knows
@@ -8,7 +8,7 @@ tags (monitor.py does); one thread owns a chart, and what a person clicks only s
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +24,20 @@ MAX_POINTS = 500
 VALUES_IN_LEGEND = 4
 SMALL = 2e-3
 # Okabe and Ito's palette, the members that are readable on white and on black.
-COLOURS = ("#3d8fd1", "#e08214", "#1a9e77", "#cc6fa6", "#8c7ae6", "#b59a1c")
+BLUE, ORANGE, GREEN, PINK = "#3d8fd1", "#e08214", "#1a9e77", "#cc6fa6"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, "#8c7ae6", "#b59a1c")
 PALE = 0.3
 REST_SECONDS = 2.0  # between two figures of a chart: one that is replaced while it is being made leaves errors behind
 LINGER_SECONDS = 5.0  # a browser under load takes this long, at most, to swap one figure for another
 FEWEST_TICKS, MOST_TICKS = 3, 6
 MARGIN_PX = {"top": 8, "bottom": 26, "left": 52, "right": 14}
+MOST_NAMES = 48  # that many names fit below the bars of a chart as wide as a page
+NAMES_PX = 84  # the room that names written upwards take
+
+
+def load_library() -> None:
+    """Import bqplot ahead of the first chart, which takes a second: on a thread, where nobody holds a lock."""
+    import bqplot  # noqa: F401
 
 
 def thin(steps: npt.NDArray[np.int64], values: Floats, limit: int = MAX_POINTS) -> tuple[Floats, Floats]:
@@ -314,3 +322,70 @@ def _newest(curve: _Curve) -> str:
 def _small_numbers(ticks: list[float]) -> str:
     """The d3 format of an axis: 0.25 as it is, 0.00002 as 2e-5, which is how a learning rate is written."""
     return ".3~e" if ticks and 0 < max(map(abs, ticks)) < SMALL else "~g"
+
+
+class BarChart:
+    """Bars that stand side by side, one for each name, each made of parts upon one another."""
+
+    def __init__(self, title: str, parts: Mapping[str, str]) -> None:
+        """`parts`: what each part of a bar is, from the bottom, and its colour."""
+        self.title, self.parts = title, dict(parts)
+        self.look = Look()
+        self._head = self.look.html()
+        self._bars: Any = None
+        self._axes: list[Any] = []
+        self._figure: Any = None
+        self.widget = self.look.box((self._head,), "dpnb-cell", "dpnb-chart", "dpnb-wide")
+
+    def draw(self, names: Sequence[str], values: Sequence[Sequence[float]]) -> None:
+        """Show bars. `names` differ from one another; `values` has a row for each part, a number for each name."""
+        heights = np.asarray(values, dtype=np.float64)
+        totals = heights.sum(axis=0)
+        keys = "".join(
+            f'<span><i style="border-top: 9px solid {colour}"></i>{escape(part)} {row.sum():,.0f}</span>'
+            for (part, colour), row in zip(self.parts.items(), heights, strict=True)
+            if row.any()
+        )
+        self._head.value = f'<b>{escape(self.title)}</b><div class="dpnb-keys">{keys}</div>'
+        some = list(names[:: -(-len(names) // MOST_NAMES)])
+        ticks = round_ticks(0.0, float(totals.max()), whole=True)
+        if self._figure is None:
+            self._make_figure(list(names), heights, some, ticks)
+            return
+        with self._bars.hold_sync():
+            self._bars.x, self._bars.y = list(names), heights
+        self._axes[0].tick_values, self._axes[1].tick_values = some, ticks
+
+    def _make_figure(self, names: list[str], heights: Floats, some: list[str], ticks: list[float]) -> None:
+        import bqplot as b
+
+        scales = {"x": b.OrdinalScale(), "y": b.LinearScale(min=0.0)}
+        colours = list(self.parts.values())
+        self._bars = b.Bars(x=names, y=heights, scales=scales, colors=colours, type="stacked", padding=0.25)
+        upwards = {"text-anchor": "end", "font-size": "11px"}
+        self._axes = [
+            b.Axis(scale=scales["x"], tick_values=some, tick_rotate=-60, tick_style=upwards, grid_lines="none"),
+            b.Axis(scale=scales["y"], side="left", tick_values=ticks, tick_format="~s"),
+        ]
+        self._figure = b.Figure(
+            marks=[self._bars],
+            axes=self._axes,
+            fig_margin=MARGIN_PX | {"bottom": NAMES_PX},
+            min_aspect_ratio=0.2,
+            max_aspect_ratio=20,
+            background_style={"fill-opacity": "0"},
+            display_toolbar=False,
+            layout=self.look.layout,
+        )
+        self.widget.children = (self._head, self._figure)
+
+    def close(self) -> None:
+        """Close every widget of the chart."""
+        inner = []
+        if self._figure is not None:
+            own = [self._figure.scale_x, self._figure.scale_y, *self._bars.scales.values()]
+            inner = [self._bars, *self._axes, *own, self._figure]
+        close_tree(self.widget)
+        for model in inner:
+            model.close()
+        self.look.close()

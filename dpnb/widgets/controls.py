@@ -18,6 +18,7 @@ import ipywidgets as w
 from dpnb.errors import Loc, Problem
 from dpnb.widgets.draft import UNSET, Draft
 from dpnb.widgets.look import Look, set_class
+from dpnb.widgets.picker import Picker, Wanted
 from dpnb.widgets.shapes import Spec
 
 
@@ -28,6 +29,13 @@ class Host(Protocol):
     look: Look
     advanced: bool
     problems: list[Problem]
+
+    @property
+    def picker(self) -> Picker:
+        """The form's one list of files and folders."""
+
+    def redraw(self) -> None:
+        """Show everything as the draft is now."""
 
     def edited(self, loc: Loc, value: Any) -> None:  # noqa: ANN401 - anything that TOML can hold
         """A person typed a value at a place, or cleared it (UNSET)."""
@@ -301,6 +309,92 @@ class SecretControl(_Single):
         """Show what the draft holds."""
         self.widget.placeholder = "set (hidden)" if self.host.draft.value(self.spec) else "not set"
         self.widget.value = ""
+
+
+class PathControl(_Single):
+    """A path to type, and a button that opens the form's list of files and folders below it."""
+
+    def __init__(self, host: Host, spec: Spec) -> None:
+        self.text = host.look.make(
+            w.Text,
+            description=spec.label,
+            placeholder=_placeholder(spec, WORDS),
+            continuous_update=False,
+            tooltip=spec.help,
+        )
+        super().__init__(host, spec, self.text)
+        self.browse = browse_button(host, spec)
+        self.browse.on_click(lambda _: self._open())
+        self.widget = host.look.box((self.text, self.browse), "dpnb-cell", "dpnb-path")
+
+    def _open(self) -> None:
+        self.host.picker.open(
+            self.widget, Wanted.by(self.spec), self.text.value, lambda path: self.host.edited(self.spec.loc, path)
+        )
+
+    def read(self, shown: str) -> Any:  # noqa: ANN401 - a text, or UNSET
+        """The value that the shown text stands for."""
+        return shown.strip() or UNSET
+
+    def refresh(self) -> None:
+        """Show what the draft holds."""
+        value = self.host.draft.value(self.spec)
+        self.text.value = "" if value is None else str(value)
+
+    def close(self) -> None:
+        """Close every widget that the control owns; the picker is the form's."""
+        _close_paths(self.host, self.widget)
+
+
+class PathsControl(_Single):
+    """Several paths, one a line; a field that takes a single text too gets one where there is one line."""
+
+    def __init__(self, host: Host, spec: Spec) -> None:
+        self.text = host.look.make(
+            w.Textarea,
+            description=spec.label,
+            placeholder="not set; one path a line",
+            continuous_update=False,
+            tooltip=spec.help,
+        )
+        super().__init__(host, spec, self.text)
+        self.browse = browse_button(host, spec)
+        self.browse.on_click(lambda _: self._open())
+        self.widget = host.look.box((self.text, self.browse), "dpnb-cell", "dpnb-path")
+
+    def _open(self) -> None:
+        last = self.text.value.strip().rpartition("\n")[2]
+        self.host.picker.open(self.widget, Wanted.by(self.spec), last, self._append)
+
+    def _append(self, path: str) -> None:
+        self.host.edited(self.spec.loc, self.read(f"{self.text.value}\n{path}"))
+
+    def read(self, shown: str) -> Any:  # noqa: ANN401 - a list, a text, or UNSET
+        """The value that the shown text stands for."""
+        paths = [line.strip() for line in shown.splitlines() if line.strip()]
+        single = len(paths) == 1 and "str" in self.spec.shape.arms
+        return UNSET if not paths else paths[0] if single else paths
+
+    def refresh(self) -> None:
+        """Show what the draft holds."""
+        value = self.host.draft.value(self.spec)
+        paths = value if isinstance(value, list) else [] if value is None else [value]
+        self.text.value = "\n".join(map(str, paths))
+
+    def close(self) -> None:
+        """Close every widget that the control owns; the picker is the form's."""
+        _close_paths(self.host, self.widget)
+
+
+def browse_button(host: Host, spec: Spec) -> Any:  # noqa: ANN401 - a widget
+    """The button beside a path."""
+    return host.look.button("Browse", "dpnb-small", tooltip=f"Choose {spec.label} from a list")
+
+
+def _close_paths(host: Host, widget: Any) -> None:  # noqa: ANN401 - a widget
+    host.picker.leave_box(widget)
+    for part in (*widget.children, widget):
+        part.close()
 
 
 @dataclass(frozen=True, slots=True)

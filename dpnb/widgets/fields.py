@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from dpnb.schema.base import Section
 from dpnb.widgets import controls as c
-from dpnb.widgets.sections import NestedControl, SectionListControl
+from dpnb.widgets.cards import SectionListControl
+from dpnb.widgets.sections import NestedControl
 from dpnb.widgets.shapes import Spec, shape_of
 
 Build = Callable[[c.Host, Spec], c.Control]
@@ -41,8 +42,21 @@ def _is_path(spec: Spec) -> bool:
     return spec.ui.path is not None
 
 
+def _is_no_path(spec: Spec) -> bool:
+    return spec.ui.path is None
+
+
+def _names_or_text(host: c.Host, spec: Spec) -> c.Control:
+    return c.EitherControl(host, spec, _NAMES_OR_TEXT)
+
+
 def _choices(host: c.Host, spec: Spec) -> c.Control:
     return c.ChoiceControl(host, spec, [(str(value), value) for value in spec.shape.choices])
+
+
+def _yes_no_or_choice(host: c.Host, spec: Spec) -> c.Control:
+    options = [("no", False), ("yes", True), *((str(value), value) for value in spec.shape.choices)]
+    return c.ChoiceControl(host, spec, options)
 
 
 def _yes_no_unset(host: c.Host, spec: Spec) -> c.Control:
@@ -60,8 +74,10 @@ _NAMES_OR_TEXT = (
 )
 
 TABLE: list[Kind] = [
-    Kind("secret", lambda s: s.ui.secret and s.shape.arms == {"str"}, c.SecretControl),
-    Kind("path", _arms("str", also=_is_path), _text(c.WORDS)),
+    Kind("secret", lambda s: s.shape.arms == {"secret"} or (s.ui.secret and s.shape.arms == {"str"}), c.SecretControl),
+    Kind("path", _arms("str", also=_is_path), c.PathControl),
+    Kind("list of paths", _arms("list[str]", also=_is_path), c.PathsControl),
+    Kind("path or list of paths", _arms("str", "list[str]", also=_is_path), c.PathsControl),
     Kind("suggested text", _arms("str", also=lambda s: bool(s.ui.suggestions) and not _is_path(s)), _text(c.WORDS)),
     Kind("free text", _arms("str", also=lambda s: not s.ui.suggestions and not _is_path(s)), c.ProseControl),
     Kind("integer", _arms("int"), _text(c.NUMBER)),
@@ -70,12 +86,13 @@ TABLE: list[Kind] = [
     Kind("yes or no", _arms("bool", also=lambda s: not s.shape.optional), c.CheckControl),
     Kind("yes, no or not set", _arms("bool", also=lambda s: s.shape.optional), _yes_no_unset),
     Kind("choice", _arms("choice"), _choices),
+    Kind("yes, no or a choice", _arms("bool", "choice"), _yes_no_or_choice),
     Kind("list of numbers", _arms("list[number]"), _text(c.NUMBERS)),
     Kind("list of pairs", _arms("list[list[number]]"), _text(c.PAIRS)),
     Kind("number or list of pairs", _arms("int", "list[list[number]]"), _text(c.NUMBER_OR_PAIRS)),
     Kind("list of numbers or of pairs", _arms("list[number]", "list[list[number]]"), _text(c.NUMBERS_OR_PAIRS)),
-    Kind("list of text", _arms("list[str]"), _text(c.NAMES)),
-    Kind("text or list of text", _arms("str", "list[str]"), lambda h, s: c.EitherControl(h, s, _NAMES_OR_TEXT)),
+    Kind("list of text", _arms("list[str]", also=_is_no_path), _text(c.NAMES)),
+    Kind("text or list of text", _arms("str", "list[str]", also=_is_no_path), _names_or_text),
     Kind("yes, no or text", _arms("bool", "str"), lambda h, s: c.EitherControl(h, s, _BOOL_OR_TEXT)),
     Kind("nested section", lambda s: s.shape.arms == {"section"}, NestedControl),
     Kind("list of sections", lambda s: s.shape.arms == {"list[section]"}, SectionListControl),

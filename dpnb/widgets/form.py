@@ -4,77 +4,70 @@
     form                           # shown by the notebook; form.widget sits in other layouts
     form.value                     # the validated object, or ConfigError with every problem
     form.set("optimizer.lr", 1e-4) # what code sets, the widgets show, and the other way round
+    form.toml, form.code()         # the same object as a file and as Python
+    form.save()                    # to the file that it was loaded from, with its comments
 
 The truth is the draft (draft.py); pages are built when they are first opened, and every edit validates the whole
 section. All methods may be called from any thread: callbacks run on the kernel's main thread or on a subshell's,
-depending on the version of ipykernel.
+depending on the version of ipykernel. What it looks like stands in face.py.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar, cast
-
-import ipywidgets as w
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from dpnb.errors import ConfigError, Loc, Problem, errors_in
-from dpnb.runs.rundir import write_text
 from dpnb.schema.base import Section
 from dpnb.schema.training import Training
-from dpnb.toml import dump, load
+from dpnb.toml import Document, load
 from dpnb.widgets.cells import replaces_predecessor
-from dpnb.widgets.controls import Control
 from dpnb.widgets.draft import UNSET, Draft, blank_data, to_data
-from dpnb.widgets.fields import kind_of
-from dpnb.widgets.look import Look, close_tree, escape
-from dpnb.widgets.sections import Panel
-from dpnb.widgets.shapes import Spec, label_of
+from dpnb.widgets.face import Face, pages_of
+from dpnb.widgets.filing import Filing, rough_text
+from dpnb.widgets.history import History, moment_of
+from dpnb.widgets.look import Look
+from dpnb.widgets.picker import Picker
+from dpnb.widgets.preview import Preview
+from dpnb.widgets.shapes import label_of
 
 S = TypeVar("S", bound=Section)
-GENERAL = "General"
-STACKED_PAGES = 2  # a section of one or two pages needs no tabs
-NAMED_IN_HEAD = 4
 
 
-class _Page:
-    """One tab: a group of plain fields, or one nested section or list; its panel is built when it is first shown."""
-
-    def __init__(self, title: str, names: list[str], box: Any) -> None:  # noqa: ANN401 - a widget
-        self.title, self.names, self.box = title, names, box
-        self.panel: Panel | None = None
-
-    def holds(self, loc: Loc) -> bool:
-        return bool(loc) and loc[0] in self.names
-
-
-class Form(Generic[S]):
+class Form(Face, Generic[S]):
     """A section as widgets. Displays itself; `widget` is the same thing for other layouts."""
+
+    usual_file: ClassVar[str] = ""
 
     def __init__(self, section: S | type[S], *, title: str = "", first: Sequence[str] = ()) -> None:
         """`section`: a class (nothing filled in) or an instance. `first`: fields whose pages come first."""
         self.cls: type[S] = section if isinstance(section, type) else type(section)
         self.draft = Draft(self.cls, blank_data(self.cls) if isinstance(section, type) else to_data(section))
         self.look = Look()
+        self.history = History()
         self.advanced = False
         self.problems: list[Problem] = []
         self._value: S | None = None
+        self._filing: Filing[S] = Filing()
         self._lock = threading.RLock()
-        self._refresher: int | None = None
+        self.picker = Picker(self.look, self._lock)
         self._watchers: list[Callable[[Form[S]], None]] = []
         self._closed = False
-        self._build(title or label_of(self.cls.__name__), first)
-        self._update()
+        self._build(title or label_of(self.cls.__name__), pages_of(self.cls, first))
+        self._validate()
+        self._preview = Preview(self, self._lock)
+        self._card.children = (*self._card.children, self._preview.widget)
+        self.redraw()
         replaces_predecessor(self)
 
     # --- the value -----------------------------------------------------------------------------------------------
 
     @property
     def value(self) -> S:
-        """A copy of the validated object.
+        """A copy of the validated object: to change the form, use `set`, or assign a changed copy to `value`.
 
         Raises `ConfigError` with every problem when there is none. A path that does not exist yet is among
         `problems`, but does not stop this: the folder may be made before the launch, which checks again.
@@ -86,29 +79,13 @@ class Form(Generic[S]):
 
     @value.setter
     def value(self, section: S) -> None:
-        with self._lock:
-            self.draft = Draft(self.cls, to_data(section))
-            self._update()
-        self._tell()
+        self._change(lambda: self.draft.replace(to_data(section)))
 
     @property
     def data(self) -> dict[str, Any]:
-        """A copy of what has been set, valid or not, as a TOML file would hold it."""
+        """A copy of what has been set, valid or not, as a TOML file would hold it; secrets stay closed."""
         with self._lock:
             return deepcopy(self.draft.data)
-
-    @property
-    def toml(self) -> str:
-        """The TOML text of the value. Raises `ConfigError` as `value` does."""
-        return dump(self.value)
-
-    def save(self, path: Path | str) -> Path:
-        """Write the TOML text to a file (at once and whole) and give back its path."""
-        path = Path(path)
-        text = self.toml
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
-        return path
 
     def set(self, loc: str | Loc, value: Any) -> None:  # noqa: ANN401 - anything that TOML can hold, or a Section
         """Set one key, as if typed: `set("optimizer.lr", 1e-4)`, `set(("directory", 0, "path"), "photos")`.
@@ -127,9 +104,20 @@ class Form(Generic[S]):
             unknown = [p for p in trial.validate()[1] if p.code == "unknown_key" and loc[: len(p.loc)] == p.loc]
             if unknown:
                 raise ConfigError(unknown)
-            self.draft.put(loc, plain)
-            self._update()
-        self._tell()
+        self.edited(loc, plain)
+
+    def undo(self) -> bool:
+        """Take the last change back, whoever made it; False where there is none. Secrets stay as they are."""
+        return self._go(self.history.undo)
+
+    def redo(self) -> bool:
+        """Make the change again that was taken back last; False where there is none."""
+        return self._go(self.history.redo)
+
+    def _go(self, step: Callable[[Draft], bool]) -> bool:
+        done: list[bool] = []
+        self._change(lambda: done.append(step(self.draft)), remember=False)
+        return done == [True]
 
     def observe(self, watcher: Callable[[Form[S]], None]) -> Callable[[], None]:
         """Call `watcher(form)` after every change, on the thread that made it. Gives back a function that ends it."""
@@ -137,126 +125,89 @@ class Form(Generic[S]):
             self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
 
-    # --- what controls call --------------------------------------------------------------------------------------
-
-    @property
-    def refreshing(self) -> bool:
-        """True on the thread that is writing the widgets; another thread's events are a person's."""
-        return self._refresher == threading.get_ident()
-
-    def edited(self, loc: Loc, value: Any) -> None:  # noqa: ANN401 - anything that TOML can hold
-        """A person typed a value at a place, or cleared it (UNSET)."""
-        self.restructured(lambda draft: draft.put(loc, value))
-
-    def restructured(self, change: Callable[[Draft], None]) -> None:
-        """A person changed the draft: apply, validate, show, tell the watchers."""
+    def _change(self, change: Callable[[], object], *, remember: bool = True) -> None:
         with self._lock:
             if self._closed:
                 return
-            change(self.draft)
-            self._update()
-        self._tell()
-
-    def control_for(self, spec: Spec) -> Control:
-        """The control of a field, by the table of fields.py."""
-        return kind_of(spec).build(self, spec)
-
-    def _tell(self) -> None:
+            before = moment_of(self.draft)
+            change()
+            if remember:
+                self.history.changed(before, self.draft)
+            self._validate()
+            self.redraw()
         # Outside the lock: a watcher may wait for a thread that needs this form.
         for watcher in list(self._watchers):
             watcher(self)
 
-    # --- widgets -------------------------------------------------------------------------------------------------
-
-    def _build(self, title: str, first: Sequence[str]) -> None:
-        look = self.look
-        self._summary = look.html()
-        self._toggle = look.make(w.Checkbox, description="Show advanced fields", indent=False)
-        self._toggle.observe(self._toggled, "value")
-        bar = look.box(
-            (look.html(f"<h3>{escape(title)}</h3>"), look.html("", "dpnb-spring"), self._toggle), "dpnb-bar"
-        )
-        self._pages = [
-            _Page(page, names, look.make(w.VBox, children=())) for page, names in _pages(self.cls, first).items()
-        ]
-        self._tab: Any = None
-        if len(self._pages) > STACKED_PAGES:
-            boxes = [page.box for page in self._pages]
-            self._tab = look.make(w.Tab, children=boxes, selected_index=0, classes=("dpnb-pages",))
-            self._tab.observe(self._opened, "selected_index")
-            body = [self._tab]
-        else:
-            body = [part for page in self._pages for part in (self._heading(page), page.box) if part is not None]
-        self.extra = look.make(w.VBox, children=())  # room for what a subclass shows below its fields
-        self.widget = look.root(
-            (look.make(w.VBox, children=(bar, self._summary, *body, self.extra), classes=("dpnb-card",)),)
-        )
-
-    def _heading(self, page: _Page) -> Any:  # noqa: ANN401 - a widget
-        return self.look.html(f"<h4>{escape(page.title)}</h4>") if len(self._pages) > 1 else None
-
-    def _toggled(self, change: dict[str, Any]) -> None:
-        with self._lock:
-            self.advanced = change["new"]
-            self._refresh()
-
-    def _opened(self, _change: dict[str, Any]) -> None:
-        with self._lock:
-            self._refresh()
-
-    def _update(self) -> None:
-        """Validate everything and show it."""
+    def _validate(self) -> None:
         value, problems = self.draft.validate()
         self._value, self.problems = cast("S | None", value), problems
-        self._refresh()
 
-    def _refresh(self) -> None:
-        if self._closed:
-            return
-        with self._writing():
-            self._summary.value = self._summary_html()
-            for position, page in enumerate(self._pages):
-                if self._tab is not None:
-                    wrong = [p for p in errors_in(self.problems) if page.holds(p.loc)]
-                    self._tab.set_title(position, f"{page.title} ({len(wrong)})" if wrong else page.title)
-                if page.panel is None and (self._tab is None or self._tab.selected_index == position):
-                    page.panel = Panel(self, self.cls, (), page.names)
-                    page.box.children = (page.panel.widget,)
-                if page.panel is not None:
-                    page.panel.refresh()
+    # --- text ----------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        before, self._refresher = self._refresher, threading.get_ident()
-        try:
-            yield
-        finally:
-            self._refresher = before
+    @property
+    def toml(self) -> str:
+        """The TOML text of the value, with the comments of the file that it was loaded from.
 
-    def _summary_html(self) -> str:
-        errors = errors_in(self.problems)
-        nowhere = [p for p in self.problems if not any(page.holds(p.loc) for page in self._pages)]
-        lines = [f'<span class="dpnb-{p.severity}" role="alert">{escape(p)}</span>' for p in nowhere]
-        if not errors:
-            lines.insert(0, '<span class="dpnb-found">Ready: every field is valid.</span>')
-        else:
-            names = list(dict.fromkeys(p.key for p in errors if p.loc))
-            shown = ", ".join(names[:NAMED_IN_HEAD]) + (", ..." if len(names) > NAMED_IN_HEAD else "")
-            count = "1 field needs" if len(errors) == 1 else f"{len(errors)} fields need"
-            lines.insert(0, f'<span class="dpnb-error">{count} attention: {escape(shown)}</span>')
-        return "".join(lines)
+        Raises `ConfigError` as `value` does; the preview below the form shows what is not valid yet too.
+        """
+        return self._filing.text_of(self.value)
 
-    def close(self) -> None:
-        """Close every widget of the form; `value` and `data` can still be read."""
+    def code(self) -> str:
+        """The Python that builds the same object, ready for a cell: what differs from the defaults, no secrets.
+
+        Raises `ConfigError` as `value` does.
+        """
+        from dpnb.widgets.source import source_of
+
+        return source_of(self.value)
+
+    def text_now(self) -> tuple[str, bool]:
+        """The TOML text as it stands, and whether it is valid; where it is not, as it has been typed."""
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            for page in self._pages:
-                if page.panel is not None:
-                    page.panel.close()
-            close_tree(self.widget)
-            self.look.close()
+            if self._value is None or _stops(self.problems):
+                return rough_text(self.cls, self.draft.data), False
+            return self._filing.text_of(self._value), True
+
+    # --- the file ------------------------------------------------------------------------------------------------
+
+    @property
+    def file(self) -> Path:
+        """The file that this form was loaded from or saved to last, else the one that is usual."""
+        document = self._filing.document
+        return document.path if document is not None else Path(self.usual_file or f"{self.cls.__name__.lower()}.toml")
+
+    def text_on_disk(self) -> str:
+        """What the form's file holds now, without its secrets; empty where there is none.
+
+        Raises `ConfigError` where it cannot be read or is no TOML.
+        """
+        return self._filing.shown_on_disk()
+
+    def save(self, path: Path | str | None = None, *, overwrite: bool = False) -> Path:
+        """Write the TOML text to a file (at once and whole), by default to the form's own, and give back its path.
+
+        From then on the form belongs to that file. Comments and layout of the file that it was loaded from are kept.
+        Raises `ConfigError` as `value` does, when the form came from no file and none is named, and when its file has
+        been changed by something else since, unless `overwrite`.
+        """
+        with self._lock:
+            written = self._filing.save(self.value, path, overwrite=overwrite)
+            if not self._closed:
+                self._preview.mark_from_here()
+        return written
+
+    def open(self, path: Path | str) -> None:
+        """Show the values of a file, and belong to it from now on. Raises `ConfigError` when it is not one."""
+        document = load(path, self.cls, paths=False)
+        self.value = document.value
+        self.adopt(document)
+
+    def adopt(self, document: Document[S]) -> None:
+        """Belong to a file whose values the form shows already: `save()` writes to it and keeps its comments."""
+        with self._lock:
+            self._filing.document = document
+            self._preview.mark_from_here()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
         return self.widget._repr_mimebundle_(**kwargs)
@@ -268,42 +219,31 @@ class Form(Generic[S]):
 class TrainingForm(Form[Training]):
     """The form of run.toml."""
 
+    usual_file = "run.toml"
+    pages = ("output_dir", "model", "adapter", "optimizer", "eval_datasets", "save_dtype", "sample", "monitoring")
+
     def __init__(self, start: Training | str | None = None) -> None:
         """`start`: a Training, a name in dpnb.presets.PRESETS such as "flux", or None for an empty form."""
-        super().__init__(_preset(start) if isinstance(start, str) else start or Training, title="Training")
+        begun = _preset(start) if isinstance(start, str) else start or Training
+        super().__init__(begun, title="Training", first=self.pages)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """A form with the values of a run.toml. Raises `ConfigError` when the file is not one."""
-        return cls(load(path, Training, paths=False).value)
+        """A form with the values of a run.toml, whose comments `save()` keeps.
+
+        Raises `ConfigError` when the file is not one.
+        """
+        document = load(path, Training, paths=False)
+        form = cls(document.value)
+        form.adopt(document)
+        return form
 
 
 def _preset(name: str) -> Training:
     """The training of a preset, without knowing presets before one is asked for."""
-    from dpnb.presets import PRESETS
+    from dpnb.presets import preset
 
-    if name not in PRESETS:
-        message = f"there is no preset '{name}'."
-        raise ConfigError([Problem("error", "value", (), message, f"There are: {', '.join(PRESETS)}.")])
-    return PRESETS[name]()[0]
-
-
-def _pages(cls: type[Section], first: Sequence[str]) -> dict[str, list[str]]:
-    """Page titles with their fields: plain fields, then each section, then the named groups; `first` before all."""
-    plain: dict[str, list[str]] = {}
-    sections: dict[str, list[str]] = {}
-    groups: dict[str, list[str]] = {}
-    for name in cls.model_fields:
-        spec = Spec.of(cls, name, (name,))
-        if spec.ui.group:
-            groups.setdefault(spec.ui.group, []).append(name)
-        elif spec.shape.holds_sections:
-            sections[spec.label] = [name]
-        else:
-            plain.setdefault(GENERAL, []).append(name)
-    pages = plain | sections | groups
-    ahead = [title for title, names in pages.items() if set(names) & set(first)]
-    return {title: pages[title] for title in [*ahead, *(t for t in pages if t not in ahead)]}
+    return preset(name)[0]
 
 
 def _stops(problems: Sequence[Problem]) -> list[Problem]:

@@ -11,9 +11,7 @@ values of what is there; a widget is added only where more is to be seen than ev
 
 from __future__ import annotations
 
-import io
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,61 +23,13 @@ from dpnb.runs.rundir import RunDir, Sample
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
 from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class, set_order
 from dpnb.widgets.polling import Ticker, run_of
+from dpnb.widgets.thumbnails import Thumbnails
 
 TICK_SECONDS = 1.0
-THUMBNAIL_PX = 256
 STEPS_PER_PAGE = 6
 MOST_STEPS = 5 * STEPS_PER_PAGE  # at once: all of them are sent again with each new step
-CACHED_THUMBNAILS = 2000  # some 4 KB each
 ALL, ONE = "All steps, newest first", "One step"
 CLIP = ".mp4"
-
-
-class Thumbnails:
-    """Small WebP pictures, made once for each file and its time of change."""
-
-    def __init__(self, limit: int = CACHED_THUMBNAILS) -> None:
-        self._made: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
-        self._limit = limit
-
-    def of(self, path: Path) -> bytes:
-        """The thumbnail of a picture; a blank one for a clip or a file that cannot be read."""
-        try:
-            key = (path, path.stat().st_mtime_ns)
-        except OSError:
-            return _blank()
-        if key not in self._made:
-            self._made[key] = _thumbnail(path)
-            if len(self._made) > self._limit:
-                self._made.popitem(last=False)
-        self._made.move_to_end(key)
-        return self._made[key]
-
-
-def _thumbnail(path: Path) -> bytes:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))
-            small = image.convert("RGB")
-    except (OSError, UnidentifiedImageError):
-        return _blank()
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    return _webp(small)
-
-
-def _blank() -> bytes:
-    from PIL import Image
-
-    return _webp(Image.new("RGB", (THUMBNAIL_PX // 4, THUMBNAIL_PX // 4), (128, 128, 128)))
-
-
-def _webp(image: Any) -> bytes:  # noqa: ANN401 - a PIL image
-    target = io.BytesIO()
-    # Small pictures are shown enlarged, which would enlarge the marks of compression too.
-    image.save(target, "WEBP", quality=85, method=2, lossless=max(image.size) <= THUMBNAIL_PX // 2)
-    return target.getvalue()
 
 
 class Gallery:
@@ -193,7 +143,7 @@ class Gallery:
 
     def thumbnail(self, sample: Sample) -> bytes:
         """The small picture of a sample."""
-        return self._thumbnails.of(sample.path)
+        return self._thumbnails.of(sample.path).data
 
     def _count_html(self, steps: int, only: int) -> str:
         """How much there is; `only`: of how many steps it is shown, where not of all that the view can reach."""

@@ -64,7 +64,50 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-pages { margin: 8px 0 0; }
 .dpnb .dpnb-pages > .widget-tab-contents { padding: 8px 16px 12px; overflow: visible; }
 .dpnb .dpnb-pages, .dpnb .dpnb-pages > .widget-tab-contents > * { overflow: visible; }
-.dpnb .dpnb-pages.jupyter-widget-tab > .lm-TabBar .lm-TabBar-tab { flex: 0 1 auto; min-width: 0; padding: 0 14px; }
+.dpnb .dpnb-pages.jupyter-widget-tab > .lm-TabBar { height: auto; min-height: 0; max-height: none; flex: none; }
+.dpnb .dpnb-pages.jupyter-widget-tab > .lm-TabBar .lm-TabBar-content { flex-wrap: wrap; }
+.dpnb .dpnb-pages.jupyter-widget-tab > .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto; min-width: 0; padding: 0 8px; }
+.dpnb .jupyter-button.mod-primary { color: #fff; }
+.dpnb .widget-dropdown > select { background-image: ARROW; }
+
+.dpnb .dpnb-bar > .dpnb-search { width: 290px; flex: none; }
+.dpnb .dpnb-search > .widget-label { width: auto; font-weight: 500; }
+.dpnb .dpnb-cell.dpnb-path { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 4px 8px;
+  align-items: end; }
+.dpnb .dpnb-path > .dpnb-small.jupyter-button { height: var(--jp-widgets-inline-height); }
+.dpnb .dpnb-path > .widget-textarea + .jupyter-button { align-self: start; margin-top: 22px; }
+.dpnb .dpnb-bad > .dpnb-path > .widget-inline-hbox > input, .dpnb .dpnb-bad > .dpnb-path > .widget-textarea > textarea,
+.dpnb .dpnb-bad > .dpnb-cell > .widget-inline-hbox > input { border-color: var(--jp-error-color1) !important; }
+.dpnb .dpnb-picker { grid-column: 1 / -1; display: flex; flex-direction: column; gap: 8px; padding: 10px 12px;
+  border: 1px solid var(--jp-border-color1); border-radius: 6px; background: var(--jp-layout-color1);
+  overflow: visible; }
+.dpnb .dpnb-entries { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 4px 8px; }
+.dpnb .dpnb-entry.jupyter-button { width: 100%; text-align: left; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; background: none; }
+.dpnb .dpnb-entry.jupyter-button:hover { background: var(--jp-layout-color2); box-shadow: none; }
+.dpnb .dpnb-small.dpnb-reset.jupyter-button { align-self: flex-start; margin-top: 3px; height: 20px; line-height: 18px;
+  padding: 0 8px; background: none; border: 1px solid var(--jp-brand-color1); color: var(--jp-brand-color1); }
+.dpnb .dpnb-item { display: flex; flex-flow: row wrap; align-items: center; gap: 6px; }
+.dpnb .dpnb-item > * { margin: 0; }
+.dpnb .dpnb-item > .widget-vbox { flex: 1 0 100%; min-width: 0; overflow: visible; }
+.dpnb .dpnb-fold.dpnb-small.jupyter-button { flex: 1 1 240px; min-width: 0; text-align: left; font-weight: 600;
+  font-size: 13px; background: none; padding: 0 4px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.dpnb .dpnb-fold.jupyter-button:hover { background: var(--jp-layout-color2); box-shadow: none; }
+.dpnb .dpnb-results { display: flex; flex-direction: column; overflow: visible; padding: 8px 0; }
+.dpnb .dpnb-place .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); font-weight: 600; }
+.dpnb .dpnb-mono > .widget-textarea > textarea, .dpnb .dpnb-code pre { font-family: var(--jp-code-font-family);
+  font-size: 12px; }
+.dpnb .dpnb-toml { margin: 12px 0 0; padding: 4px 12px; border: 1px solid var(--jp-border-color2); border-radius: 6px;
+  overflow: visible; }
+.dpnb .dpnb-toml > .dpnb-fold.jupyter-button { flex: none; }
+.dpnb .dpnb-toml .dpnb-bar { margin: 8px 0 4px; }
+.dpnb .dpnb-code p { margin: 4px 0 0; }
+.dpnb .dpnb-code pre { margin: 8px 0 0; padding: 8px 0; max-height: 420px; overflow: auto; line-height: 1.45;
+  background: var(--jp-layout-color2); color: var(--jp-ui-font-color1); border-radius: 4px; }
+.dpnb .dpnb-code pre span { display: inline-block; min-width: 100%; padding: 0 12px; white-space: pre; }
+.dpnb .dpnb-code .dpnb-new { background: color-mix(in srgb, var(--jp-success-color1) 22%, transparent); }
+.dpnb .dpnb-code .dpnb-old { background: color-mix(in srgb, var(--jp-error-color1) 22%, transparent); }
+.dpnb .dpnb-code .dpnb-at { color: var(--jp-ui-font-color2); }
 
 .dpnb .dpnb-badge { display: inline-block; border-radius: 10px; padding: 0 10px; font-size: 12px; font-weight: 600;
   border: 1px solid currentColor; }
@@ -108,7 +151,32 @@ STYLE_SHEET = """<style>
   overflow-wrap: anywhere; }
 .dpnb .dpnb-full .widget-image, .dpnb .dpnb-full .widget-video { max-width: 100%; min-width: 256px; width: auto;
   height: auto; border-radius: 4px; margin: 6px 0; align-self: flex-start; }
+
+.dpnb .dpnb-captions { display: flex; flex-flow: row wrap; gap: 12px 24px; align-items: flex-start;
+  overflow: visible; }
+.dpnb .dpnb-captions > .widget-vbox { flex: 1 1 400px; min-width: 0; overflow: visible; }
+.dpnb .dpnb-captions > .dpnb-tags { flex: 1 0 180px; max-width: 280px; }
+.dpnb .dpnb-tags > .widget-select { flex-direction: column; align-items: stretch; height: auto; }
+.dpnb .dpnb-tags > .widget-select > select { height: 440px; padding: 4px; }
+.dpnb .dpnb-bar > .dpnb-short { width: auto; } .dpnb .dpnb-short > input, .dpnb .dpnb-short > select { width: 72px; }
+.dpnb .dpnb-changes > * { margin: 4px 0; }
+.dpnb .dpnb-captions-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr));
+  gap: 18px 20px; padding: 10px 0; align-items: start; overflow: visible; }
+.dpnb .dpnb-thumb { width: 100%; height: 160px; object-fit: contain; border-radius: 4px; margin: 0 0 2px;
+  background: var(--jp-layout-color2); }
+.dpnb .dpnb-captioned > .widget-textarea > textarea { height: 84px; font-family: var(--jp-ui-font-family); }
+.dpnb .dpnb-captioned > .dpnb-note { flex-direction: column; }
+.dpnb .dpnb-captioned > .widget-textarea:focus-within + .dpnb-note::before { content: "Saved when you leave the field";
+  font-size: 12px; color: var(--jp-ui-font-color2); }
+.dpnb textarea:focus-visible { outline: 2px solid var(--jp-brand-color1); outline-offset: 1px; }
+.dpnb del { color: var(--jp-error-color1); } .dpnb ins { color: var(--jp-success-color0, var(--jp-success-color1)); }
 """
+# The theme's own arrow is black, also on a dark page.
+_ARROW = (
+    "url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E"
+    "%3Cpath fill='%23808080' d='M4 6.5 9 11.5l5-5 1.2 1.2L9 13.9 2.8 7.7z'/%3E%3C/svg%3E\")"
+)
+STYLE_SHEET = STYLE_SHEET.replace("ARROW", _ARROW)
 ORDERS = 64
 ORDER = "dpnb-order-"
 STYLE_SHEET += "\n".join(f".dpnb .{ORDER}{place} {{ order: {place}; }}" for place in range(ORDERS)) + "\n</style>"

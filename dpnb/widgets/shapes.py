@@ -7,7 +7,7 @@ classes below a field. No widgets here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from dpnb.errors import Loc
 from dpnb.schema.base import Section, Ui, ui_of
 
-_SCALARS: dict[Any, str] = {bool: "bool", int: "int", float: "float", str: "str", SecretStr: "str"}
+_SCALARS: dict[Any, str] = {bool: "bool", int: "int", float: "float", str: "str", SecretStr: "secret"}
 _NUMBERS = {"int", "float"}
 
 
@@ -118,7 +118,24 @@ class Spec:
         return None if self.required else self.info.get_default(call_default_factory=True)
 
 
-_ABBREVIATIONS = {"lr", "ar", "gpu", "vae", "ema", "cfg", "clip", "llm", "t5", "fps", "id", "url", "toml"}
+_ABBREVIATIONS = {
+    "lr",
+    "ar",
+    "gpu",
+    "vae",
+    "ema",
+    "cfg",
+    "clip",
+    "llm",
+    "t5",
+    "fps",
+    "id",
+    "url",
+    "toml",
+    "api",
+    "nf4",
+    "fp8",
+}
 
 
 def label_of(name: str) -> str:
@@ -126,15 +143,3 @@ def label_of(name: str) -> str:
     words = [word.upper() if word in _ABBREVIATIONS else word for word in name.split("_")]
     words[0] = words[0][:1].upper() + words[0][1:]
     return " ".join(words)
-
-
-def tag_of(section: type[Section]) -> str | None:
-    """The value of `type` that stands for a section, or None when it has no such key."""
-    info = section.model_fields.get("type")
-    return info.default if info is not None and isinstance(info.default, str) else None
-
-
-def member_for(sections: Iterable[type[Section]], data: Mapping[str, Any]) -> type[Section]:
-    """The member of a union that plain data means by its `type`; the first where it does not say."""
-    members = list(sections)
-    return next((s for s in members if tag_of(s) is not None and tag_of(s) == data.get("type")), members[0])

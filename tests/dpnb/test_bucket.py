@@ -22,7 +22,8 @@ from dpnb.dataset.bucket import (
 from dpnb.dataset.scan import Row, without
 from dpnb.errors import ConfigError, DatasetError
 from dpnb.schema.dataset import Dataset, Directory, DirectorySettings
-from dpnb.schema.model import FACTS, FamilyFacts
+from dpnb.schema.families.base import FamilyFacts
+from dpnb.schema.model import FACTS
 
 FLUX = FACTS["flux"]
 VIDEO = FamilyFacts(title="Video", rounding_px=32, video=True, frames_per_latent=4, fps=16)
@@ -235,7 +236,7 @@ def test_json():
         }
     ]
     assert [(f["path"], f["buckets"], f["used"]) for f in data["files"]][2:] == [
-        ("2.png", ["512x512"], True),
+        ("2.png", [[512, 512, 1]], True),
         ("bad", [], False),
     ]
 

@@ -59,37 +59,6 @@ def test_a_wrong_command_line_is_2():
         assert exit_.value.code == 2
 
 
-# --- validate --------------------------------------------------------------------------------------------------------
-
-
-def test_validate_both_kinds_of_file(files, capsys):
-    assert main(["validate", str(files / "run.toml"), str(files / "dataset.toml")]) == 0
-    assert capsys.readouterr().out == f"{files}/run.toml: ok\n{files}/dataset.toml: ok\n"
-
-
-def test_validate_says_one_line_each(files, capsys):
-    text = (files / "run.toml").read_text().replace("max_steps", "max_stepz").replace(str(TINY), "nowhere")
-    (files / "run.toml").write_text(text)
-    (files / "dataset.toml").write_text("resolution = [64]\n" + (files / "dataset.toml").read_text())
-    assert main(["validate", str(files / "run.toml")]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "max_stepz: unknown key. Did you mean 'max_steps'?" in err
-    assert f"{files}/dataset.toml:1:1: error: resolution: unknown key." in err
-    assert all(line.startswith(str(files)) for line in err.splitlines())
-
-
-def test_validate_paths_can_be_left_out(files):
-    (files / "run.toml").write_text((files / "run.toml").read_text().replace(str(TINY), "nowhere"))
-    assert main(["validate", str(files / "run.toml")]) == 1
-    assert main(["validate", "--no-paths", str(files / "run.toml")]) == 0
-
-
-def test_validate_a_missing_file(tmp_path, capsys):
-    assert main(["validate", str(tmp_path / "none.toml")]) == 1
-    assert "none.toml: error: cannot be read: No such file or directory. Check the path." in capsys.readouterr().err
-
-
 # --- launch ----------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import SecretStr
+from pydantic import ConfigDict, SecretStr
 
 from dpnb.schema import Dataset, Training
 from dpnb.schema.base import Section, Ui, one_of
@@ -37,6 +37,14 @@ class Toy(Section):
     title: str
 
 
+class Keeper(Section):
+    """Takes whatever further keys there are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = ""
+
+
 class Zoo(Section):
     """One field of each kind."""
 
@@ -52,6 +60,8 @@ class Zoo(Section):
     long: Annotated[str, Ui(multiline=True)] = ""
     named: Annotated[str, Ui(suggestions=("red", "blue"))] = "red"
     folder: Annotated[str | None, Ui(path="dir")] = None
+    weights: Annotated[list[str], Ui(path="file")] = []
+    parts: Annotated[str | list[str] | None, Ui(path="file")] = None
     key: Annotated[SecretStr | None, Ui(secret=True)] = None
     numbers: list[float] = [0.9, 0.999]
     pairs: list[list[int]] | None = None
@@ -60,8 +70,10 @@ class Zoo(Section):
     names: list[str] | None = None
     names_or_text: list[str] | str | None = None
     resume: bool | str = False
+    recompute: bool | Literal["unsloth"] = False
     toys: list[Toy] = []
     favourite: Toy | None = None
+    keeper: Keeper | None = None
     pet: one_of(Cat, Dog) = Cat()  # type: ignore[valid-type]
 
 
@@ -72,6 +84,12 @@ def control(form: Form[Zoo], name: str) -> object:
             if row.spec.name == name:
                 return row.control
     raise AssertionError(name)
+
+
+def entry(form: Form[Zoo], name: str) -> object:
+    """The input of a field's control, which may stand in a box with a button."""
+    found = control(form, name)
+    return getattr(found, "text", found.widget)
 
 
 @pytest.fixture
@@ -93,6 +111,10 @@ def test_exactly_one_row_takes_each_field(spec: Spec) -> None:
 def test_every_row_is_used() -> None:
     used = {kind_of(spec).name for spec in every_field(Training, Dataset, Zoo)}
     assert used == {kind.name for kind in fields.TABLE}
+
+
+def test_the_zoo_has_every_kind() -> None:
+    assert {kind_of(spec).name for spec in every_field(Zoo)} == {kind.name for kind in fields.TABLE}
 
 
 def test_a_field_without_a_row_is_named() -> None:
@@ -189,7 +211,7 @@ def test_what_is_typed_is_the_value(form: Form[Zoo], name: str, typed: object, v
 def test_an_emptied_field_leaves_the_key_out(form: Form[Zoo]) -> None:
     for name in ("whole", "number", "folder", "pairs"):
         form.set(name, {"whole": 5, "number": 2, "folder": "x", "pairs": [[1]]}[name])
-        control(form, name).widget.value = ""
+        entry(form, name).value = ""
     assert form.data.keys().isdisjoint({"whole", "number", "folder", "pairs"})
     assert control(form, "whole").widget.value == "1"
     assert control(form, "number").widget.placeholder == "not set"
@@ -241,7 +263,7 @@ def test_a_secret_leaves_the_widget_at_once(form: Form[Zoo]) -> None:
 def test_labels_are_tied_to_their_inputs(form: Form[Zoo]) -> None:
     # `description` becomes a <label for=...>; a separate Label widget would say nothing to a screen reader.
     for name in ("whole", "flag", "choice", "long", "folder", "key"):
-        assert control(form, name).widget.description == label_of(name)
+        assert entry(form, name).description == label_of(name)
 
 
 def test_sections_can_be_added_moved_and_removed(form: Form[Zoo]) -> None:
@@ -261,8 +283,8 @@ def test_sections_can_be_added_moved_and_removed(form: Form[Zoo]) -> None:
 
 
 def button(toys: object, position: int, text: str) -> object:
-    bar = toys._cards[position].children[0]
-    return next(child for child in bar.children if getattr(child, "description", "") == text)
+    head = toys.cards[position].widget.children
+    return next(child for child in head if getattr(child, "description", "") == text)
 
 
 def test_an_optional_section_comes_back_as_it_was(form: Form[Zoo]) -> None:

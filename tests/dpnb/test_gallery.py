@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,9 @@ from typing import Any
 import pytest
 from ipywidgets import Widget
 from ipywidgets.widgets.widget import _instances as live_widgets
-from PIL import Image
 
 from dpnb.widgets import gallery as module
-from dpnb.widgets.gallery import MOST_STEPS, ONE, STEPS_PER_PAGE, Gallery, Thumbnails, caption_html
+from dpnb.widgets.gallery import MOST_STEPS, ONE, STEPS_PER_PAGE, Gallery, caption_html
 from tests.dpnb.waiting import until
 
 
@@ -244,32 +241,6 @@ def test_a_clip_and_a_picture_take_turns(growing: Any, gallery: Gallery) -> None
         assert seen.format == sample.path.suffix[1:]
         assert seen.value == sample.path.read_bytes()
     assert [medium.value for medium in gallery._full.widget.children[1:] if hidden(medium)] == [b""]
-
-
-def test_thumbnails_are_small_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (2000, 1000), "red").save(tmp_path / "large.png")
-    thumbnails = Thumbnails()
-    made = thumbnails.of(tmp_path / "large.png")
-    assert Image.open(io.BytesIO(made)).size == (256, 128)
-    monkeypatch.setattr(module, "_thumbnail", lambda path: b"again")
-    assert thumbnails.of(tmp_path / "large.png") == made
-    time.sleep(0.01)
-    Image.new("RGB", (10, 10), "blue").save(tmp_path / "large.png")
-    assert thumbnails.of(tmp_path / "large.png") == b"again"
-
-
-def test_thumbnails_are_forgotten_when_there_are_too_many(tmp_path: Path) -> None:
-    thumbnails = Thumbnails(limit=2)
-    for name in "abc":
-        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
-        thumbnails.of(tmp_path / f"{name}.png")
-    assert [path.name for path, _ in thumbnails._made] == ["b.png", "c.png"]
-
-
-def test_what_is_no_picture_gets_a_blank_one(tmp_path: Path) -> None:
-    (tmp_path / "clip.mp4").write_bytes(b"\0")
-    for path in (tmp_path / "clip.mp4", tmp_path / "gone.png"):
-        assert Image.open(io.BytesIO(Thumbnails().of(path))).size == (64, 64)
 
 
 def test_it_ends_with_the_run_and_keeps_its_pictures(growing: Any, gallery: Gallery) -> None:

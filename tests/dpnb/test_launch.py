@@ -275,3 +275,36 @@ def test_two_launches_at_once_are_told_apart_by_the_lock(files, stand_in, tmp_pa
     ):
         launch(files, resume=True)
     assert old.process().run_id == "old"
+
+
+# --- secrets and what our trainer does not act on --------------------------------------------------------------------
+
+SECRET = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize("own", [None, "my-own-key"])
+@pytest.mark.parametrize("as_object", [False, True])
+def test_a_secret_reaches_the_child_and_no_file(files, config, stand_in, monkeypatch, as_object, own):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    if own:
+        monkeypatch.setenv("WANDB_API_KEY", own)
+    names = "wandb_tracker_name = 'x'\nwandb_run_name = 'y'\n"
+    table = f"\n[monitoring]\nenable_wandb = true\n{names}wandb_api_key = '{SECRET}' # mine\n"
+    files.write_text(files.read_text() + table)
+    dataset = Path(config[0].dataset)
+    dataset.write_text(dataset.read_text() + "# token = hf_abcdefghijklmnopqrstuvwxyz\n")
+    run = launch(toml.load(files, Training).value if as_object else files)
+    assert session.wait_until(lambda: bool(session.ranks(session.members(run.process))), 10)
+    (rank, *_) = session.ranks(session.members(run.process))
+    assert rank.environ()["WANDB_API_KEY"] == (own or SECRET)
+    for file in (path for path in run.path.rglob("*") if path.is_file()):
+        assert SECRET.encode() not in file.read_bytes(), file
+        assert b"hf_abcdefghijkl" not in file.read_bytes(), file
+    assert SECRET not in " ".join(run.process.argv)
+    assert "enable_wandb = true" in run.directory.run_toml.read_text()
+
+
+def test_what_our_trainer_does_not_train_is_refused_at_its_line(files, stand_in):
+    files.write_text(files.read_text().replace('type = "flux"', 'type = "sd3"') + "\n[lora]\ndtype = 'bfloat16'\n")
+    with pytest.raises(PreflightError, match=r"mine\.toml:\d+:1: error: model\.type: 'sd3' is not trained by dpnb's"):
+        launch(files)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dpnb import presets, toml
+from dpnb.dataset.batch import Batch
 from dpnb.runs import preflight
 from dpnb.runs.preflight import check, existing_ancestor, forecast, gpus, shapes, train_requirements
 from dpnb.schema.optimizer import AdamW8bit
@@ -256,7 +257,7 @@ def test_held_out_sets_are_looked_at_too(config, tmp_path):
 
 
 def planned(config):
-    return preflight._pictures(config.training.value, config.dataset, ("dataset",), 1, 4)[1]
+    return preflight._pictures(config.training.value, config.dataset, ("dataset",), Batch(4))[1]
 
 
 def test_forecast_of_a_lora_and_of_all_weights(config, tmp_path):

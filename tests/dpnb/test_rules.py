@@ -1,43 +1,27 @@
-"""Every rule across keys, with its words; rules of folders, which inherit; paths."""
+"""Every rule across keys of the training file, with its words."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dpnb.presets import flux_lora
 from dpnb.schema import (
     AdamW,
-    Dataset,
-    Directory,
+    Ema,
     EvalDataset,
-    FluxModel,
-    LoraAdapter,
+    LokrAdapter,
+    Loss,
+    Monitoring,
     Prompt,
     Sampling,
-    Training,
     rules,
 )
-from dpnb.schema.model import FamilyFacts
-from dpnb.schema.rules import check_dataset, check_model_folder, check_path, check_paths, check_training, kind_of_path
-from tests.dpnb.model_folder import lay_out
-
-
-def training(model=None, **values) -> Training:
-    """A training file without a fault, but for what is given."""
-    base = {
-        "output_dir": "out",
-        "dataset": "dataset.toml",
-        "epochs": 1,
-        "save_every_n_epochs": 1,
-        "model": FluxModel(diffusers_path="flux", **(model or {})),
-        "adapter": LoraAdapter(rank=4),
-        "optimizer": AdamW(),
-    }
-    return Training(**(base | values))
+from dpnb.schema.families.base import FamilyFacts, TextEncoder
+from dpnb.schema.optimizer import GenericOptim
+from dpnb.schema.rules import check_training
+from dpnb.schema.training import LegacyLora
+from tests.dpnb.every_family import FAMILIES, complete_model, training
 
 
 def sampling(*prompts: Prompt, **values) -> Sampling:
@@ -82,8 +66,8 @@ def test_a_good_file_has_no_problems():
         ),
         (
             {"reentrant_activation_checkpointing": True},
-            "warning: reentrant_activation_checkpointing: has no effect. Set activation_checkpointing = true, or "
-            "remove reentrant_activation_checkpointing.",
+            "warning: reentrant_activation_checkpointing: has no effect. Set activation_checkpointing = true or "
+            "'unsloth', or remove reentrant_activation_checkpointing.",
         ),
         (
             {"model": {"timestep_sample_method": "uniform", "sigmoid_scale": 2.0}},
@@ -92,7 +76,146 @@ def test_a_good_file_has_no_problems():
         ),
         (
             {"eval_every_n_steps": 1},
-            "warning: eval_every_n_steps: has no effect without eval_datasets. Add eval_datasets, or remove this key.",
+            "warning: eval_every_n_steps: has no effect without eval_datasets. Add eval_datasets, or remove what "
+            "stands here.",
+        ),
+        (
+            {"eval_before_first_step": True, "eval_micro_batch_size_per_gpu": 1},
+            "warning: eval_before_first_step: has no effect without eval_datasets, nor eval_micro_batch_size_per_gpu. "
+            "Add eval_datasets, or remove what stands here.",
+        ),
+        (
+            {"keep_best": True},
+            "error: keep_best: needs eval_datasets to measure on. Add eval_datasets, or remove keep_best.",
+        ),
+        (
+            {"early_stopping_patience": 2},
+            "error: early_stopping_patience: needs eval_datasets to measure on. Add eval_datasets, or remove "
+            "early_stopping_patience.",
+        ),
+        (
+            {"checkpoint_every_n_epochs": 1, "checkpoint_every_n_minutes": 5.0},
+            "warning: checkpoint_every_n_minutes: is set together with checkpoint_every_n_epochs: checkpoints are "
+            "written by either. Keep one of the two, unless that is what you want.",
+        ),
+        (
+            {"disable_block_swap_for_eval": True},
+            "warning: disable_block_swap_for_eval: has no effect. Set blocks_to_swap as well, or remove it.",
+        ),
+        (
+            {"family": "sdxl", "blocks_to_swap": 2},
+            "error: blocks_to_swap: Stable Diffusion XL cannot swap blocks. Remove blocks_to_swap.",
+        ),
+        (
+            {"blocks_to_swap": 35},
+            "error: blocks_to_swap: 35 blocks are more than FLUX.1 can swap. Use 34 at most.",
+        ),
+        (
+            {"blocks_to_swap": 2, "pipeline_stages": 2, "adapter": None},
+            "error: blocks_to_swap: does not go together with pipeline_stages = 2. Set pipeline_stages = 1, or remove "
+            "blocks_to_swap.\n"
+            "error: blocks_to_swap: needs an adapter: in a full fine-tune all weights are at work. Add an [adapter] "
+            "table, or remove it.",
+        ),
+        (
+            {"family": "qwen_image", "model": {"diffusers_path": None, "vae_path": "v"}},
+            "error: model: Qwen-Image needs diffusers_path, or transformer_path, text_encoder_path and vae_path. Add "
+            "diffusers_path.",
+        ),
+        (
+            {
+                "family": "qwen_image",
+                "model": {"diffusers_path": None, "transformer_path": "t", "vae_path": "v", "text_encoder_path": None},
+            },
+            "error: model: Qwen-Image needs diffusers_path, or transformer_path, text_encoder_path and vae_path. Add "
+            "diffusers_path.",
+        ),
+        (
+            {"family": "z_image", "model": {"text_encoders": [TextEncoder(type="lumina2")]}},
+            "error: model.text_encoders[0]: names no file. Add path, or paths where one encoder is made of several "
+            "files.",
+        ),
+        (
+            {"family": "z_image", "model": {"text_encoders": [TextEncoder(type="x", path="a", paths=["b"])]}},
+            "warning: model.text_encoders[0].path: has no effect because paths is set. Remove one of the two.",
+        ),
+        (
+            {"family": "wan", "model": {"min_t": 0.9, "max_t": 0.5}},
+            "error: model.min_t: 0.9 is not below max_t = 0.5. Swap or mend the two.",
+        ),
+        (
+            {"family": "wan", "model": {"ckpt_path": "Wan2.2-T2V-A14B"}},
+            "warning: model.ckpt_path: seems to be Wan 2.2 A14B, which has one network for noisy and one for clean "
+            "timesteps. Set min_t = 0.875 (image to video: 0.9) for the high-noise network, or max_t for the "
+            "low-noise one.",
+        ),
+        (
+            {"family": "minimax_h3", "model": {"cfg": 2.0}, "pipeline_stages": 2},
+            "error: model.cfg: above 1 does not go together with pipeline_stages = 2. Set pipeline_stages = 1, or "
+            "remove cfg.",
+        ),
+        (
+            {"family": "anima", "model": {"t5_path": "t", "text_encoder_fp8": True, "text_encoder_nf4": True}},
+            "warning: model.llm_path: has no effect because t5_path is set. Remove one of the two.\n"
+            "warning: model.text_encoder_fp8: has no effect because text_encoder_nf4 is set. Remove one of the two.",
+        ),
+        (
+            {"family": "anima", "model": {"text_encoder_fp8": True}},
+            "warning: model.text_encoder_fp8: has no effect without t5_path. Remove text_encoder_fp8.",
+        ),
+        (
+            {"family": "sdxl", "huber_delta": 1.0},
+            "warning: huber_delta: has no effect: Stable Diffusion XL has a loss of its own. Remove huber_delta.",
+        ),
+        (
+            {"smooth_l1_beta": 1.0, "loss": Loss(type="l1")},
+            "warning: loss.type: has no effect because smooth_l1_beta is set. Remove one of the two.",
+        ),
+        (
+            {"family": "lumina_2", "model": {"shift": 3.0, "lumina_shift": True}},
+            "warning: model.lumina_shift: has no effect because shift is set. Remove one of the two.",
+        ),
+        (
+            {"regenerate_cache": True, "lora": LegacyLora()},
+            "warning: regenerate_cache: has no effect, in diffusion-pipe neither: there it is an option of the "
+            "command line. Remove it.\n"
+            "warning: lora: is the old name of the [adapter] table; nothing but its dtype is read. Write [adapter].",
+        ),
+        (
+            {"video_clip_mode": "single_middle"},
+            "warning: video_clip_mode: has no effect: FLUX.1 is trained on pictures. Remove video_clip_mode.",
+        ),
+        (
+            {"monitoring": Monitoring(enable_wandb=True, wandb_tracker_name="x")},
+            "error: monitoring.wandb_run_name: is missing, and enable_wandb = true needs it. Add it, or turn W&B off.",
+        ),
+        (
+            {"monitoring": Monitoring(wandb_tracker_name="x", wandb_run_name="", wandb_api_key="")},
+            "warning: monitoring.wandb_tracker_name: has no effect. Set enable_wandb = true, or remove "
+            "wandb_tracker_name.",
+        ),
+        (
+            {"family": "z_image", "adapter": None, "model": {"diffusion_model_dtype": "float8"}},
+            "error: model.diffusion_model_dtype: 'float8' weights cannot be trained as a whole. Use 'bfloat16' or "
+            "'float32'.",
+        ),
+        (
+            {"family": "omnigen2", "adapter": None},
+            "error: adapter: OmniGen2 cannot be fine-tuned as a whole. Add an [adapter] table.",
+        ),
+        (
+            {"optimizer": GenericOptim(muon=True, normuon=True, rank=4)},
+            "error: optimizer.normuon: does not go together with muon. Keep one of the two.\n"
+            "error: optimizer.rank: needs update_proj_gap as well. Add update_proj_gap, or remove rank.",
+        ),
+        (
+            {"optimizer": GenericOptim(update_proj_gap=4, momentum_type="sm")},
+            "error: optimizer.update_proj_gap: needs rank as well. Add rank, or remove update_proj_gap.\n"
+            "error: optimizer.momentum_type: 'sm' needs a rank to project to. Add rank and update_proj_gap.",
+        ),
+        (
+            {"sample": sampling(negative="bad")},
+            "warning: sample.negative: has no effect. Set sample.true_cfg above 1, such as 3.0.",
         ),
         (
             {"eval_datasets": [EVAL], "eval_before_first_step": False},
@@ -160,7 +283,7 @@ def test_rules_of_the_training_file(values, said):
 
 
 def test_what_a_family_takes(monkeypatch):
-    monkeypatch.setitem(rules.FACTS, "flux", FamilyFacts("Toy", 16, adapters=("lokr",), full_finetune=False))
+    monkeypatch.setitem(rules.FACTS, "flux", FamilyFacts("Toy", adapters=("lokr",), full_finetune=False))
     assert [str(p) for p in check_training(training())] == [
         "error: adapter.type: Toy does not take lora. Use one of: lokr."
     ]
@@ -171,198 +294,31 @@ def test_what_a_family_takes(monkeypatch):
 
 def test_every_rule_is_pinned_above():
     """A new rule is a new row: count them."""
-    assert len(rules.TRAINING_RULES) == 9
-    assert len(rules.DATASET_RULES) == 3
+    assert len(rules.TRAINING_RULES) == 21
 
 
-# --- dataset ---------------------------------------------------------------------------------------------------------
-
-NEEDS_SIZES = "is missing. Say the sizes to train at, such as resolutions = [512]."
-ADD_RATIOS = "Add min_ar, max_ar and num_ar_buckets, such as 0.5, 2.0 and 7, or ar_buckets."
-RATIOS = {"enable_ar_bucket": True, "min_ar": 0.5, "max_ar": 2.0, "num_ar_buckets": 7}
-SIZES = {"resolutions": [512]}
-BUCKETS = {"size_buckets": [[64, 64, 1]]}
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_complete_file_of_every_family_has_no_problems(family: str) -> None:
+    assert check_training(training(family=family)) == []
+    assert check_training(training(family=family, adapter=LokrAdapter(rank=1_000_000), ema=Ema())) == []
 
 
-@pytest.mark.parametrize(
-    ("top", "folders", "said"),
-    [
-        (SIZES, [{}], []),
-        (SIZES | RATIOS, [{}, {}], []),
-        ({}, [SIZES, BUCKETS], []),
-        ({}, [{}, {}], [f"error: resolutions: {NEEDS_SIZES}"]),
-        ({}, [SIZES, {}], [f"error: resolutions: {NEEDS_SIZES}"]),
-        ({"resolutions": []}, [{}], [f"error: resolutions: {NEEDS_SIZES}"]),
-        (SIZES, [{"resolutions": []}], [f"error: directory[0].resolutions: {NEEDS_SIZES}"]),
-        (
-            SIZES | BUCKETS,
-            [{}, {}],
-            ["warning: resolutions: has no effect because size_buckets is set. Remove one of the two."],
-        ),
-        (SIZES, [{}, BUCKETS], []),
-        (SIZES, [BUCKETS, BUCKETS], []),
-        (
-            BUCKETS,
-            [SIZES],
-            ["warning: directory[0].resolutions: has no effect because size_buckets is set. Remove one of the two."],
-        ),
-        (
-            SIZES | {"enable_ar_bucket": True, "min_ar": 0.5},
-            [{}],
-            [f"error: enable_ar_bucket: needs max_ar and num_ar_buckets as well. {ADD_RATIOS}"],
-        ),
-        (
-            SIZES,
-            [{}, {"enable_ar_bucket": True}],
-            [
-                f"error: directory[1].enable_ar_bucket: needs min_ar and max_ar and num_ar_buckets as well. "
-                f"{ADD_RATIOS}"
-            ],
-        ),
-        (SIZES | {"enable_ar_bucket": True}, [{"ar_buckets": [1.0]}, {"enable_ar_bucket": False}], []),
-        (SIZES | RATIOS, [{}, {"ar_buckets": [1.0, 2.0]}], []),
-        (
-            SIZES | RATIOS | {"ar_buckets": [1.0]},
-            [{}],
-            [
-                f"warning: {key}: has no effect because ar_buckets is set. Remove one of the two."
-                for key in ("min_ar", "max_ar", "num_ar_buckets")
-            ],
-        ),
-        (SIZES | RATIOS | {"min_ar": 3.0}, [{}], ["error: min_ar: 3.0 is above max_ar 2.0. Swap the two."]),
-        (
-            SIZES | RATIOS,
-            [{}, {"max_ar": 0.1}],
-            ["error: directory[1].min_ar: 0.5 is above max_ar 0.1. Swap the two."],
-        ),
-        (SIZES | RATIOS | {"enable_ar_bucket": False}, [{"enable_ar_bucket": True}, {}], []),
-        (
-            SIZES | {"min_ar": 0.5},
-            [{}],
-            ["warning: min_ar: has no effect. Set enable_ar_bucket = true, or remove min_ar."],
-        ),
-        (
-            SIZES,
-            [{"min_ar": 0.5}],
-            ["warning: directory[0].min_ar: has no effect. Set enable_ar_bucket = true, or remove min_ar."],
-        ),
-    ],
-)
-def test_rules_of_folders_and_what_they_inherit(top, folders, said):
-    dataset = Dataset(**top, directory=[Directory(path=str(i), **own) for i, own in enumerate(folders)])
-    assert [str(problem) for problem in check_dataset(dataset)] == said
-
-
-# --- paths -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").write_text("x")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("value", "kind", "said"),
-    [
-        ("folder", "dir", None),
-        ("file", "file", None),
-        ("folder", "output_dir", None),
-        ("folder/new/newer", "output_dir", None),
-        ("", "dir", "must not be empty. Name a folder."),
-        ("", "output_dir", "must not be empty. Name a folder."),
-        ("", "file", "must not be empty. Name a file."),
-        ("file", "dir", "'file' is not a folder. Name a folder."),
-        ("folder", "file", "'folder' is not a file. Name a file."),
-        ("none", "file", "'none' does not exist. Relative paths count from the working directory ({cwd}): correct "
-            "it, or write the full path."),
-        ("file/x", "dir", "'file/x' does not exist. Relative paths count from the working directory ({cwd}): correct "
-            "it, or write the full path."),
-        ("/no/such", "dir", "'/no/such' does not exist. Correct the path."),
-        ("/no/a\nb", "dir", "'/no/a\\nb' does not exist. Correct the path."),
-        ("$A/x", "dir", "'$A/x' does not exist. Variables are not expanded in a TOML file: write the full path."),
-        ("file", "output_dir", "'file' cannot be created: 'file' is a file. Name another folder."),
-        ("file/x", "output_dir", "'file/x' cannot be created: 'file' is a file. Name another folder."),
-        ("/no/\0", "file", "'/no/\\x00' cannot be read: it holds a zero byte. Correct the path."),
-        ("a\0", "output_dir", "'a\\x00' cannot be created: it holds a zero byte. Name another folder."),
-    ],
-)  # fmt: skip
-def test_paths(folder, value, kind, said):
-    found = check_path(("key",), value, kind)
-    expected = [] if said is None else [f"error: key: {said.replace('{cwd}', str(folder))}"]
-    assert [str(problem) for problem in found] == expected
-
-
-def test_a_tilde_is_written_out(folder, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    (problem,) = check_path(("key",), "~/flux", "dir")
-    assert problem.suggestion == "'~' is not expanded in a TOML file: write the full path, such as '/home/me/flux'."
-
-
-@pytest.mark.skipif(os.sep != "/", reason="there a backslash is right")
-def test_a_path_of_windows(folder):
-    (problem,) = check_path(("key",), "C:\\flux", "dir")
-    assert str(problem) == (
-        "error: key: 'C:\\flux' does not exist. Folders are separated by / here: write the path with / instead of \\ "
-        "(under WSL, C: is /mnt/c)."
+@pytest.mark.parametrize("family", ["sdxl", "cosmos_predict2", "flux"])
+def test_gradient_release_is_for_some_families(family: str) -> None:
+    found = check_training(training(family=family, optimizer=AdamW(gradient_release=True)))
+    words = (
+        "warning: optimizer.gradient_release: works in diffusion-pipe for sdxl, cosmos_predict2, anima alone. "
+        "Remove it."
     )
+    assert [str(p) for p in found] == ([words] if family == "flux" else [])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="another limit there")
-def test_a_name_that_is_too_long(folder):
-    name = "a" * 300
-    (read,), (made,) = check_path(("key",), name, "dir"), check_path(("key",), name, "output_dir")
-    assert read.message == f"'{name}' cannot be read: File name too long."
-    assert made.message == f"'{name}' cannot be created: File name too long."
-
-
-def test_links_in_a_circle(folder):
-    Path("loop").symlink_to("loop")
-    assert kind_of_path("loop") == "Too many levels of symbolic links"
-
-
-def test_check_paths_looks_at_every_path_of_an_object(folder):
-    found = check_paths(training(cache_dir="file", eval_datasets=[EVAL]))
-    assert [problem.key for problem in found] == [
-        "dataset",
-        "cache_dir",
-        "eval_datasets[0].config",
-        "model.diffusers_path",
-    ]
-
-
-# --- the model's folder ----------------------------------------------------------------------------------------------
-
-
-def said_of(folder: Path, **changes: object) -> list[str]:
-    model = FluxModel(diffusers_path=str(folder), **changes)
-    base = flux_lora(model_dir=folder)[0]
-    return [str(p).replace(str(folder), "M") for p in check_model_folder(base.model_copy(update={"model": model}))]
-
-
-def test_a_whole_model_folder_and_one_that_is_missing_are_no_problem_here(tmp_path: Path) -> None:
-    assert said_of(lay_out(tmp_path / "model")) == []
-    assert said_of(tmp_path / "gone") == []  # check_paths says it
-
-
-def test_a_model_folder_that_is_none_or_not_whole(tmp_path: Path) -> None:
-    where = "error: model.diffusers_path: "
-    assert said_of(tmp_path) == [
-        f"{where}'M' has no readable model_index.json. "
-        "Name a folder in diffusers format, as `huggingface-cli download REPOSITORY` makes it."
-    ]
-    model = lay_out(tmp_path / "model")
-    (model / "vae").rmdir()
-    (model / "tokenizer").rmdir()
-    (model / "transformer" / "model.safetensors").unlink()
-    assert said_of(model) == [
-        f"{where}'M' lacks vae, tokenizer. Download the model again, whole.",
-        f"{where}'M/transformer' holds no .safetensors file. Download the model again, whole.",
-    ]
-    (model / "model_index.json").write_text('{"transformer": ["diffusers", "QwenImageTransformer2DModel"]}')
-    assert said_of(model, transformer_path="other.safetensors")[1:] == [
-        f"{where}'M' holds a QwenImageTransformer2DModel; FLUX.1 is a FluxTransformer2DModel. "
-        "Change model.type or the folder."
-    ]
+@pytest.mark.parametrize(("family", "keys"), [(f, keys) for f in FAMILIES for keys in FAMILIES[f].facts.needs])
+def test_every_alternative_is_enough(family: str, keys: tuple[str, ...]) -> None:
+    others = {key: None for other in FAMILIES[family].facts.needs for key in other if key not in keys}
+    optional = {k: v for k, v in others.items() if not FAMILIES[family].model_fields[k].is_required()}
+    made: dict[str, Any] = {
+        key: f"weights/{key}" for key in keys if key not in ("text_encoders", "max_sequence_length")
+    }
+    assert check_training(training(family=family, model=optional | made)) == []
+    assert complete_model(family).type == family

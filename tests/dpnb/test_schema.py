@@ -81,7 +81,8 @@ def test_tags_are_unique_and_every_family_has_facts():
 
 
 def test_a_folder_may_say_every_general_key_for_itself():
-    assert set(Directory.model_fields) == {"path", *DirectorySettings.model_fields}
+    own = {"path", "mask_path", "default_mask_file", "control_path", "loss_weight"}
+    assert set(Directory.model_fields) == own | set(DirectorySettings.model_fields)
     folder = Directory(path="x")
     assert all(getattr(folder, name) is None for name in DirectorySettings.model_fields)
     for name, info in DirectorySettings.model_fields.items():

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import random
 import time
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, field_validator
-from pydantic.fields import FieldInfo
 
 from dpnb.errors import ConfigError, Problem, errors_in
-from dpnb.schema import Dataset, Section, Training
-from dpnb.schema.base import one_of, ui_of
+from dpnb.schema import FACTS, Dataset, Section, Training
+from dpnb.schema.base import one_of, tag_of, ui_of
+from dpnb.schema.optimizer import NAMED
 from dpnb.toml import check, dump, load, load_run, validate
+from dpnb.toml_keys import any_of
+from tests.dpnb.drawn import sections
 from tests.dpnb.model_folder import lay_out
 
+OPTIMIZERS = [tag_of(section) for section in NAMED]
 GENERAL = 'output_dir = "runs"\ndataset = "dataset.toml"\nepochs = 1\nsave_every_n_epochs = 1\n'
 MODEL = '[model]\ntype = "flux"\ndiffusers_path = "flux"\n'
 ADAPTER = '[adapter]\ntype = "lora"\nrank = 4\n'
@@ -83,7 +85,10 @@ PARTITION = (
 )
 SPLIT = "(Meaning: First layer of each further stage, one number less than there are stages.)"
 EVAL_NAME = "(Meaning: Name of the set, of letters, digits, spaces, dots, - and _; its curves are called <name>/loss.)"
-TABLES = "Tables known here: [[eval_datasets]], [model], [adapter], [optimizer], [sample]."
+TABLES = (
+    "Tables known here: [[eval_datasets]], [model], [adapter], [optimizer], [loss], [ema], [sample], [monitoring], "
+    "[lora]."
+)
 
 
 @pytest.mark.parametrize(
@@ -183,9 +188,14 @@ TABLES = "Tables known here: [[eval_datasets]], [model], [adapter], [optimizer],
         ),
         (
             'save_dtype = "fp16"',
-            "1: error: save_dtype: 'fp16' is not one of float32, float16, bfloat16. Did you mean 'float16'?",
+            "1: error: save_dtype: 'fp16' is not one of float32, float16, bfloat16, float8, float8_e4m3fn, "
+            "float8_e5m2. Did you mean 'float16'?",
         ),
-        ('save_dtype = "float8"', "1: error: save_dtype: 'float8' is not one of float32, float16, bfloat16."),
+        (
+            'save_dtype = "float9"',
+            "1: error: save_dtype: 'float9' is not one of float32, float16, bfloat16, float8, float8_e4m3fn, "
+            "float8_e5m2.",
+        ),
         ('partition_method = "x"', f"1: error: partition_method: 'x' is not accepted. {PARTITION}"),
         # short forms and lists of tables
         (
@@ -224,16 +234,30 @@ TABLES = "Tables known here: [[eval_datasets]], [model], [adapter], [optimizer],
         ("  Max_Steps = 2", "3: error: Max_Steps: unknown key. Did you mean 'max_steps'?"),
         (
             "image_eval_micro_batch_size_per_gpu = 1",
-            "1: error: image_eval_micro_batch_size_per_gpu: unknown key. Did you mean "
-            "'eval_image_micro_batch_size_per_gpu'?",
+            "1: error: image_eval_micro_batch_size_per_gpu: unknown key. Nothing reads it. It is called "
+            "eval_image_micro_batch_size_per_gpu.",
         ),
-        ("rank = 3", "1: error: rank: unknown key. It belongs in [adapter]."),
-        ('type = "x"', "1: error: type: unknown key. It belongs in [model], [adapter] or [optimizer]."),
+        ("rank = 3", "1: error: rank: unknown key. It belongs in [adapter] or [optimizer]."),
+        ('type = "x"', "1: error: type: unknown key. It belongs in [model], [adapter], [optimizer] or [loss]."),
         ('config = "x"', "1: error: config: unknown key. It belongs in [[eval_datasets]]."),
         ("resolutions = [512]", "1: error: resolutions: unknown key. It belongs in the dataset file."),
-        ('path = "x"', "1: error: path: unknown key. It belongs in the dataset file."),
-        ("pseudo_huber_c = 1", "1: error: pseudo_huber_c: unknown key. There is no such key: remove it."),
-        ("deepspeed = {a = 1}", f"1: error: deepspeed: unknown key. {TABLES}"),
+        ('path = "x"', "1: error: path: unknown key. It belongs in the dataset file, in [[directory]]."),
+        (
+            "pseudo_huber_c = 1",
+            "1: error: pseudo_huber_c: unknown key. Nothing reads it. huber_delta and smooth_l1_beta serve the same "
+            "purpose with another number: choose it anew.",
+        ),
+        (
+            "max_grad_norm = 1",
+            "1: error: max_grad_norm: unknown key. 'max_grad_norm' is a name of kohya sd-scripts and others. "
+            "Here it is gradient_clipping.",
+        ),
+        (
+            "deepspeed = {a = 1}",
+            "1: error: deepspeed: unknown key. 'deepspeed' is a name of kohya sd-scripts. There is no such key here. "
+            "Training always runs on DeepSpeed; leave it out.",
+        ),
+        ("tables = {a = 1}", f"1: error: tables: unknown key. {TABLES}"),
         ("int = 1", "1: error: int: unknown key. There is no such key: remove it."),
         ('"list[x]" = 1', '1: error: "list[x]": unknown key. There is no such key: remove it.'),
         ('"" = 1', '1: error: "": unknown key. There is no such key: remove it.'),
@@ -246,7 +270,10 @@ def test_a_wrong_line_at_the_top(folder, line, message):
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
-KNOWN_OPTIMIZER = "Known here: type, lr, betas, weight_decay, eps."
+KNOWN_OPTIMIZER = (
+    "Known here: type, lr, betas, weight_decay, eps, amsgrad, maximize, foreach, capturable, differentiable, fused, "
+    "gradient_release, beta2_half_life."
+)
 BETAS = "(Meaning: How slowly the running averages of the gradient and of its square forget, as [beta1, beta2].)"
 
 
@@ -272,35 +299,36 @@ BETAS = "(Meaning: How slowly the running averages of the gradient and of its sq
         ),
         (
             GENERAL + MODEL.replace("flux", "fluks", 1) + ADAPTER + OPTIMIZER,
-            ["6:1: error: model.type: 'fluks' is not known here; the only choice is 'flux'."],
+            [f"6:1: error: model.type: 'fluks' is not one of {', '.join(FACTS)}. Did you mean 'flux'?"],
         ),
         (
-            GENERAL + MODEL + ADAPTER + OPTIMIZER.replace("adamw", "AdamW"),
-            ["12:1: error: optimizer.type: 'AdamW' is not one of adamw, adamw8bit, sgd. Did you mean 'adamw'?"],
+            GENERAL + MODEL + ADAPTER.replace("lora", "LORA") + OPTIMIZER.replace("adamw", "AdamW"),
+            ["9:1: error: adapter.type: 'LORA' is not one of lora, lokr, loha, dora. Did you mean 'lora'?"],
         ),
         (
             GENERAL + MODEL + ADAPTER + "[optimizer]\ntype = ['adamw']\n",
-            ["12:1: error: optimizer.type: ['adamw'] is not one of adamw, adamw8bit, sgd."],
+            [
+                "12:1: error: optimizer.type: ['adamw'] is a list; expected a text in quotes. It is one of "
+                f"{', '.join(OPTIMIZERS)}."
+            ],
         ),
         (
             GENERAL + MODEL + ADAPTER + "[optimizer]\nlr = 1e-4\n",
-            ["11:1: error: optimizer.type: is missing. Add type = 'adamw', 'adamw8bit' or 'sgd'."],
+            [f"11:1: error: optimizer.type: is missing. Add type = {any_of([repr(name) for name in OPTIMIZERS])}."],
         ),
         (
             GENERAL + MODEL + "[adapter]\nrank = 4\n" + OPTIMIZER,
-            ["8:1: error: adapter.type: is missing. Add type = 'lora'."],
+            ["8:1: error: adapter.type: is missing. Add type = 'lora', 'lokr', 'loha' or 'dora'."],
         ),
         (
             GENERAL + "[model]\n" + OPTIMIZER,
             [
-                "5:1: error: model.type: is missing. Add type = 'flux'.",
-                "5:1: error: model.diffusers_path: is missing. (Meaning: Folder in diffusers format that holds "
-                "transformer, VAE, text encoders and tokenizers.)",
+                f"5:1: error: model.type: is missing. Add type = {any_of([repr(name) for name in FACTS])}.",
             ],
         ),
         (GENERAL + MODEL, ["1:1: error: optimizer: is missing. Add an [optimizer] table."]),
         (GOOD + "momentum = 0.9\n", ["14:1: error: optimizer.momentum: unknown key. Only type = 'sgd' takes it."]),
-        (GOOD + "rank = 9\n", ["14:1: error: optimizer.rank: unknown key. It belongs in [adapter]."]),
+        (GOOD + "rank = 9\n", ["14:1: error: optimizer.rank: unknown key. Only type = 'genericoptim' takes it."]),
         (GOOD + "foo = 9\n", [f"14:1: error: optimizer.foo: unknown key. {KNOWN_OPTIMIZER}"]),
         (GOOD + "[optimizer.adamw]\n", [f"14:1: error: optimizer.adamw: unknown key. {KNOWN_OPTIMIZER}"]),
         (
@@ -329,7 +357,7 @@ BETAS = "(Meaning: How slowly the running averages of the gradient and of its sq
         (
             GOOD + '[adapter.x]\n"y z" = 1\n',
             ["14:1: error: adapter.x: unknown key. Known here: type, rank, alpha, dropout, dtype, target_modules, "
-                "exclude_modules, init_from_existing."],
+                "exclude_modules, init_from_existing, fuse_adapters."],
         ),
         (
             GOOD + '[sample]\nprompts = ["a", 1, {text = "x", hight = 3}]\n',
@@ -479,51 +507,6 @@ def test_a_section_that_no_file_has(folder):
 
 # --- syntax, encoding, places ----------------------------------------------------------------------------------------
 
-NOT_TOML = "This is not valid TOML: look at this line and the one before it."
-NO_VALUE = (
-    "this is not a value. Texts stand in quotes, true and false in lower case, and a list ends with ]. Look at this "
-    "line and the one before it."
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a = 1\nb = 1 c = 2", f"2:7: error: Expected newline or end of document after a statement. {NOT_TOML}"),
-        ("import torch\n", f"1:8: error: Expected '=' after a key in a key/value pair. {NOT_TOML}"),
-        ("a = 1\na = 2", "2:1: error: a key stands twice in the same table. Keep one of the two, at this line or "
-            "further up."),
-        ("[a.b]\n[a.b]\n", "2:6: error: the table [a.b] stands twice. Keep one of the two, at this line or further "
-            "up."),
-        ("a = True", f"1:5: error: {NO_VALUE}"),
-        ("a = flux", f"1:5: error: {NO_VALUE}"),
-        ("a = [\n", f"2:1: error: {NO_VALUE}"),
-        ('a = "C:\\data"', "1:10: error: Unescaped '\\' in a string. For a path write / instead of \\, or use single "
-            "quotes."),
-        ('a = "C:\\Users"', "1:10: error: Invalid hex value. For a path write / instead of \\, or use single quotes."),
-        ("a = 1\n\nb = " + "9" * 5000, f"3:1: error: a number has too many digits. {NOT_TOML}"),
-        ("a = " + "[" * 5000, "1:1: error: lists or tables stand too deep inside one another."),
-        (b"a = 1\nb = '\xff'", "2:1: error: is not UTF-8 text (byte 11). Save it as UTF-8 in your editor."),
-        ("a = 1".encode("utf-16"), "1:1: error: is not UTF-8 text (byte 0). Save it as UTF-8 in your editor."),
-    ],
-)  # fmt: skip
-def test_texts_that_are_no_toml(folder, text, message):
-    found = said(text)
-    if "Unescaped" in message or "Invalid hex" in message or "twice" in message:  # the column is the parser's affair
-        found, message = [f.split(": ", 1)[1] for f in found], message.split(": ", 1)[1]
-        assert found == [message]
-    else:
-        assert found == [message]
-
-
-def test_files_that_cannot_be_read(folder):
-    for path, reason in (("gone.toml", "No such file or directory"), ("flux", "Is a directory")):
-        with pytest.raises(ConfigError) as caught:
-            load(path, Training)
-        assert str(caught.value) == f"{path}: error: cannot be read: {reason}. Check the path."
-    with pytest.raises(ConfigError, match=r"error: cannot be read: embedded null byte\. Check the path\."):
-        load("a\0b", Training)
-
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("start", ["", "\ufeff"])
@@ -531,7 +514,7 @@ def test_line_ends_and_byte_order_mark_change_no_place(folder, start, end):
     text = (start + "# a = [ ' # comment\n\t" + GOOD + '\tlrr = 1 # "\n').replace("\n", end)
     assert said(text) == ["15:2: error: optimizer.lrr: unknown key. Did you mean 'lr'?"]
     Path("dataset.toml").write_bytes((start + DATASET).replace("\n", end).encode())
-    assert load("dataset.toml", Dataset).text == DATASET.replace("\n", end)
+    assert load("dataset.toml", Dataset).text == (start + DATASET).replace("\n", end)
 
 
 def test_every_way_to_write_a_key_has_its_place(folder):
@@ -554,7 +537,7 @@ def test_warnings_do_not_raise(folder):
     document = load("x.toml", Training)
     assert [str(problem) for problem in document.warnings] == [
         "x.toml:1:1: warning: eval_every_n_steps: has no effect without eval_datasets. Add eval_datasets, or remove "
-        "this key."
+        "what stands here."
     ]
 
 
@@ -611,13 +594,16 @@ def test_a_dataset_file_that_is_missing_is_reported_where_it_is_named(folder):
         assert line.startswith(f"x.toml:{place}: error: ")
         assert "'none.toml' does not exist." in line
         assert run_lines(text, paths=False) == [
-            "none.toml: error: cannot be read: No such file or directory. Check the path."
+            "none.toml:1:1: error: cannot be read: No such file or directory. Check the path."
         ]
 
 
 def test_a_training_file_that_is_missing_or_no_toml(folder):
-    assert run_lines("= 1") == [f"x.toml:1:1: error: Invalid statement. {NOT_TOML}"]
-    with pytest.raises(ConfigError, match=r"^none\.toml: error: cannot be read: No such file or directory\."):
+    assert run_lines("= 1") == [
+        "x.toml:1:1: error: a line begins with neither a key nor a table. Write key = value, [table], or [[table]] "
+        "for one of several."
+    ]
+    with pytest.raises(ConfigError, match=r"^none\.toml:1:1: error: cannot be read: No such file or directory\."):
         load_run("none.toml")
     assert run_lines("dataset = 3\neval_datasets = [3, {config = 4}]\n" + GOOD.split("\n", 2)[2])[0].startswith(
         "x.toml"
@@ -634,7 +620,7 @@ def test_dump_writes_what_differs_in_the_order_of_the_schema():
     assert dump(value) == (
         'output_dir = "runs"\ndataset = "dataset.toml"\nepochs = 1\nsave_every_n_epochs = 1\n\n'
         '[[eval_datasets]]\nname = "a"\nconfig = "a.toml"\n\n'
-        '[model]\ntype = "flux"\ndiffusers_path = "flux"\n\n[adapter]\ntype = "lora"\nrank = 4\n\n'
+        '[model]\ntype = "flux"\ndiffusers_path = "flux"\ndtype = "bfloat16"\n\n[adapter]\ntype = "lora"\nrank = 4\n\n'
         '[optimizer]\ntype = "adamw"\nlr = 0.0001\n\n[[sample.prompts]]\ntext = "a"\n\n'
         '[[sample.prompts]]\ntext = "b"\nseed = 3\n'
     ), dump(value)
@@ -653,62 +639,6 @@ def test_dump_everything_with_comments():
 # --- properties ------------------------------------------------------------------------------------------------------
 
 
-def strategy(annotation: Any, metadata: tuple[Any, ...] = ()) -> st.SearchStrategy[Any]:
-    """Values that a field accepts, read off its annotation: a new field is covered as soon as it exists."""
-    if get_origin(annotation) is Annotated:
-        return strategy(get_args(annotation)[0], (*get_args(annotation)[1:], *metadata))
-    bounds = {
-        key: value
-        for marker in metadata
-        for part in (marker.metadata if isinstance(marker, FieldInfo) else [marker])
-        for key in ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern")
-        if (value := getattr(part, key, None)) is not None
-    }
-    if get_origin(annotation) is Literal:
-        return st.sampled_from(get_args(annotation))
-    if get_origin(annotation) is list:
-        sizes = {"min_size": bounds.get("min_length", 0), "max_size": bounds.get("max_length", 3)}
-        return st.lists(strategy(get_args(annotation)[0]), **sizes)
-    if get_args(annotation):
-        arms = [arm for arm in get_args(annotation) if arm is not type(None)]
-        found = st.one_of([strategy(arm, metadata) for arm in arms])
-        return found if len(arms) == len(get_args(annotation)) else st.none() | found
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return sections(annotation)
-    return _scalars(annotation, bounds)
-
-
-def _scalars(kind: type, bounds: dict[str, Any]) -> st.SearchStrategy[Any]:
-    if kind is bool:
-        return st.booleans()
-    if kind is int:
-        low = int(bounds["gt"]) + 1 if "gt" in bounds else bounds.get("ge", -(2**31))
-        return st.integers(low, bounds.get("le", 2**31))
-    if kind is float:
-        return st.floats(
-            bounds.get("gt", bounds.get("ge")),
-            bounds.get("lt", bounds.get("le")),
-            exclude_min="gt" in bounds,
-            exclude_max="lt" in bounds,
-            allow_nan=False,
-            allow_infinity=False,
-        )
-    assert kind is str
-    if "pattern" in bounds:
-        return st.from_regex(bounds["pattern"], fullmatch=True, alphabet=st.characters(codec="ascii", categories="LN"))
-    awkward = st.sampled_from(list("\n\r\"'\\#é\t\x00\x7f\u2028\x85"))
-    return st.text(
-        st.characters(exclude_categories=["Cs"]) | awkward, min_size=bounds.get("min_length", 0), max_size=9
-    )
-
-
-def sections(cls: type[Section]) -> st.SearchStrategy[Any]:
-    """Valid sections with a random choice of their keys set."""
-    required = {n: strategy(i.annotation, tuple(i.metadata)) for n, i in cls.model_fields.items() if i.is_required()}
-    optional = {n: strategy(i.annotation, tuple(i.metadata)) for n, i in cls.model_fields.items() if n not in required}
-    return st.fixed_dictionaries(required, optional=optional).map(lambda values: cls(**values))
-
-
 def mixed(value: Any) -> bool:
     """True where a list mixes whole numbers with fractions, or numbers with lists: diffusion-pipe's parser fails."""
     if isinstance(value, dict):
@@ -725,71 +655,26 @@ def test_dump_then_load_is_the_identity(cls, data, everything, comments):
     parsed = tomllib.loads(text)
     again, found = validate(parsed, cls)
     assert again == value
-    assert found == check(value)
+    assert found == check(again)
     assert not mixed(parsed)
     assert dump(again, everything=everything, comments=comments) == text
 
 
-def mutated(text: str, chance: random.Random) -> str:
-    """A text with one to three faults as people make them: in characters, lines and values."""
-    odd = ["", "true", "inf", "-nan", "[]", "{}", '""', "0", "-1", "1e400", "9" * 25, "1979-05-27", "[[1, 2.5], 'a']"]
-    odd += [
-        "{ type = 1 }",
-        "[{}]",
-        "'type'",
-        "07:32:00",
-        "[1, [2]]",
-        '"\\u0000"',
-        "[true]",
-        "-0",
-        "0x1F",
-        "'''\n\n'''",
-    ]
-    for _ in range(chance.randint(1, 3)):
-        lines = text.split("\n")
-        at, line = chance.randrange(len(text) + 1), chance.randrange(len(lines))
-        match chance.randrange(8):
-            case 0:
-                text = text[:at] + text[at + chance.randint(1, 5) :]
-            case 1:
-                text = text[:at] + chance.choice("[]{}=.,\"'#\n\\ \t\x000aé") + text[at:]
-            case 2:
-                text = text[:at] + chance.choice("[]{}=.,\"'#\n\\ 0a") + text[at + 1 :]
-            case 3:
-                text = "\n".join(lines[:line] + lines[line + 1 :])
-            case 4:
-                text = "\n".join([*lines[:line], chance.choice(lines), *lines[line:]])
-            case 5:
-                text = "\n".join(
-                    [*lines[:line], f"{lines[line].split('=')[0]}= {chance.choice(odd)}", *lines[line + 1 :]]
-                )
-            case 6:
-                text = "\n".join(
-                    [*lines[:line], lines[line].replace("[[", "[").replace("]]", "]"), *lines[line + 1 :]]
-                )
-            case 7:
-                key = chance.choice(["x", "type", "sample", "a.b", "model", "int", "'list[int]'", "directory", "seed"])
-                text = "\n".join([*lines[:line], f"{key} = {chance.choice(odd) or 1}", *lines[line:]])
-    return text
-
-
-@pytest.mark.parametrize(("cls", "seed"), [(Training, 1), (Dataset, 2)])
-def test_any_text_loads_or_says_why_not(folder, cls, seed):
-    chance = random.Random(seed)
-    full = {
-        Training: GENERAL + "micro_batch_size_per_gpu = [[512, 4], [1024, 1]]\n"
-        "eval_datasets = ['dataset.toml', {name = 'b', config = 'dataset.toml'}]\n" + MODEL + ADAPTER + OPTIMIZER
-        + "betas = [0.9, 0.99]\n[sample]\nwidth = 64\n[[sample.prompts]]\ntext = '''a\nb'''\n[[sample.prompts]]\n"
-        "text = \"c # [d]\"\n",
-        Dataset: "resolutions = [[64, 32], [32, 64]]\nenable_ar_bucket = true\nar_buckets = [0.5, 1]\n" + DATASET[19:]
-        + "num_repeats = 1.5\n[[directory]]\npath = 'pictures'\nsize_buckets = [[64, 64, 1]]\n",
-    }[cls]  # fmt: skip
-    assert said(full, cls) == []
-    broken = sum(bool(problems(mutated(full, chance), cls)) for _ in range(1000))
-    assert broken > 700
-
-
 # --- speed -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_full_of_mistakes_is_answered_in_a_moment(folder):
+    value, _ = validate(tomllib.loads(GOOD), Training)
+    assert value is not None
+    text = dump(value, everything=True, comments=True).replace('type = "flux"\n', "").replace("epochs", "epohcs")
+    Path("x.toml").write_text(text + "foo = 1\nlrr = 2\n")
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        with pytest.raises(ConfigError):
+            load("x.toml", Training)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.05
 
 
 def test_a_typical_file_loads_in_a_moment(folder):

@@ -9,7 +9,7 @@ import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpnb.toml_places import nearest_place, places, value_at
+from dpnb.toml_places import nearest_place, outline, places, value_at
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,21 @@ def test_nearest_place_goes_outwards():
     assert nearest_place(found, ("a", "missing", 0)) == (2, 1)
     assert nearest_place(found, ("missing",)) == (1, 1)
     assert nearest_place(found, ()) == (1, 1)
+
+
+def test_outline_knows_what_each_span_holds():
+    text = "a = 1 # x\n[[b]] # y\nc.d = [1,\n  {e = '}'}, ]\n"
+    found = outline(text)
+    assert [(s.kind, s.loc, s.table, text[s.start : s.end], text[s.value : s.end]) for s in found.lines] == [
+        ("pair", ("a",), (), "a = 1", "1"),
+        ("headers", ("b", 0), ("b", 0), "[[b]]", "[[b]]"),
+        ("pair", ("b", 0, "c", "d"), ("b", 0), "c.d = [1,\n  {e = '}'}, ]", "[1,\n  {e = '}'}, ]"),
+    ]
+    array = ("b", 0, "c", "d")
+    assert {loc: [(s.kind, s.loc, text[s.value : s.end]) for s in spans] for loc, spans in found.inside.items()} == {
+        array: [("item", (*array, 0), "1"), ("item", (*array, 1), "{e = '}'}")],
+        (*array, 1): [("pair", (*array, 1, "e"), "'}'")],
+    }
 
 
 def test_value_at():

@@ -81,7 +81,7 @@ def batch(size: int = 2, height: int = 4, width: int = 6, seed: int = 0) -> dict
 def noised(own: flux.Flux, tensors: dict[str, Tensor], seeds: Sequence[int]) -> engine.MicroBatch:
     """Inputs and target of a batch, each example from its seed."""
     noise = objective.draw_noise(own.noise_shape(tensors), seeds)
-    inputs, target = own.prepare(tensors, own.times.at(objective.draw_quantiles(seeds)), noise)
+    inputs, target, _ = own.prepare(tensors, own.times.at(objective.draw_quantiles(seeds)), noise)
     return inputs, target
 
 
@@ -104,13 +104,13 @@ def sampling(**changes: Any) -> Sampling:
     return Sampling(**({"prompts": ["one", "two"], "width": 64, "height": 64, "steps": 2} | changes))
 
 
-def lora_network(adapter: LoraAdapter, *, seed: int = 0) -> tuple[Any, Any]:
-    """The random network with an adapter whose B matrices are not zero, and peft's configuration of it."""
+def lora_network(adapter: adapters.Adapter, *, seed: int = 0) -> tuple[Any, Any]:
+    """The random network with an adapter of which nothing is zero, and peft's configuration of it."""
     made = network()
     config = adapters.attach(made, adapter, flux.Flux.adapter_blocks, dtype=torch.float32, seed=seed)
     generator = torch.Generator().manual_seed(99)
     for name, parameter in made.named_parameters():
-        if "lora_B" in name:
+        if adapters.export_name(name).endswith(adapters.SCALED):
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.05
     return made, config
 
@@ -126,7 +126,7 @@ def lora_engine(asked: Training) -> tuple[engine.StageEngine, Any, Any]:
     built = engine.build(
         family().layers(made),
         asked,
-        loss=objective.make_loss(),
+        loss=objective.make_loss(asked.huber_delta, asked.smooth_l1_beta, asked.loss.type if asked.loss else "mse"),
         make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0),
         make_schedule=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0),
         micro_batch_size=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -59,6 +60,8 @@ HELD = {"eval_datasets": [{"name": "held", "config": "held.toml"}]}
         (HELD | {"eval_every_n_epochs": 2}, "evaluate", [6, 12]),
         (HELD | {"eval_every_n_epochs": 2, "eval_every_n_steps": 5}, "evaluate", [5, 6, 10, 12]),
         (HELD | {"eval_every_n_examples": 10}, "evaluate", [3, 5, 8, 10]),
+        (HELD | {"eval_every_n_epochs": 0, "eval_every_n_steps": 0, "eval_every_n_examples": 0}, "evaluate", []),
+        (HELD | {"eval_every_n_examples": 0, "eval_every_n_steps": 5}, "evaluate", [5, 10]),
         (HELD | {"eval_every_n_examples": 16, "eval_every_n_steps": 1}, "evaluate", [4, 8, 12]),
         ({}, "sample", []),
         ({"sample": small.sampling()}, "sample", [12]),
@@ -85,6 +88,39 @@ def test_what_is_due_when(changes: dict[str, Any], what: str, expected: list[int
 def test_names_of_exports(changes: dict[str, Any], expected: dict[int, str], tmp_path: Path) -> None:
     due = table(calendar(tmp_path, **changes))
     assert {step: one.export for step, one in due.items() if one.export} == expected
+
+
+@pytest.mark.parametrize(
+    ("step", "changes", "expected"),
+    [
+        (7, {}, Due(export="step7", checkpoint=True, quit=True)),
+        (6, {}, Due(export="step6", checkpoint=True, quit=True)),
+        (6, {"save_every_n_epochs": 2}, Due(export="epoch2", checkpoint=True, quit=True)),
+        (7, {"sample": small.sampling()}, Due(sample=True, export="step7", checkpoint=True, quit=True)),
+        (12, {"sample": small.sampling()}, Due(sample=True, export="epoch4", checkpoint=True, quit=True)),
+    ],
+)
+def test_a_run_that_ends_early_ends_like_any_other(
+    step: int, changes: dict[str, Any], expected: Due, tmp_path: Path
+) -> None:
+    own = calendar(tmp_path, **changes)
+    assert own.ending(own.due(at(step)), at(step)) == expected
+
+
+def test_the_best_evaluation_and_how_long_it_is_ago() -> None:
+    now = Progress()
+    found = []
+    for step, loss in enumerate([0.5, 0.4, 0.4, math.nan, 0.6, 0.3], 1):
+        now.step = step
+        found.append((now.measured(loss), now.best_loss, now.best_step, now.evaluations_since_best))
+    assert found == [
+        (True, 0.5, 1, 0),
+        (True, 0.4, 2, 0),
+        (False, 0.4, 2, 1),
+        (False, 0.4, 2, 2),
+        (False, 0.4, 2, 3),
+        (True, 0.3, 6, 0),
+    ]
 
 
 def test_a_resume_does_not_repeat_what_the_examples_had_reached(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from dpnb.runs.rundir import RunDir, read_json
 from dpnb.schema import LoraAdapter
 from tests.trainer import small
 from tests.trainer.small import small_files
+from tests.trainer.test_adapters import KINDS
 from tests.trainer.two_stages import micro_batches
-from trainer import checkpoint, engine
+from trainer import adapters, checkpoint, engine
 from trainer.callbacks import Progress
 
 ASKED = small.training(gradient_accumulation_steps=2)
@@ -44,6 +45,21 @@ def test_a_resume_goes_on_exactly(built: Built, tmp_path: Path) -> None:
     assert (now, place) == (Progress(7, 1, 40, 0.1 + 0.2), PLACE)
     assert [own.train_step(micro_batches()) for _ in range(3)] == losses
     assert all(torch.equal(p, weights[name]) for p, name in small.trained_names(network).items())
+
+
+@pytest.mark.parametrize("adapter", KINDS, ids=lambda kind: f"{kind.type}{kind.rank}")
+def test_every_kind_of_adapter_is_trained_kept_and_resumed(adapter: adapters.Adapter, tmp_path: Path) -> None:
+    asked = small.training(gradient_accumulation_steps=2, adapter=adapter)
+    own, network, _ = small.lora_engine(asked)
+    before = {name: p.detach().clone() for p, name in small.trained_names(network).items()}
+    own.train_step(micro_batches())
+    moved = [not torch.equal(p, before[name]) for p, name in small.trained_names(network).items()]
+    assert sum(moved) > 0.9 * len(moved)
+    folder = save(own, tmp_path, 1)
+    losses = [own.train_step(micro_batches()) for _ in range(2)]
+    other, _, _ = small.lora_engine(asked)
+    checkpoint.load(other, folder, asked)
+    assert [other.train_step(micro_batches()) for _ in range(2)] == losses
 
 
 def test_only_what_is_trained_is_kept(built: Built, tmp_path: Path) -> None:

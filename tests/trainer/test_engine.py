@@ -9,16 +9,26 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from dpnb.errors import ConfigError, DatasetError, RunError
 from dpnb.schema import LoraAdapter
+from dpnb.schema.loss import Loss
 from tests.trainer import small
 from tests.trainer.launching import ONE_THREAD, free_port
-from tests.trainer.two_stages import BATCHES, BY_HAND, TOGETHER, gradients_of, micro_batches
+from tests.trainer.two_stages import (
+    BATCHES,
+    BY_HAND,
+    LOKR,
+    TOGETHER,
+    gradients_of,
+    losses_of,
+    micro_batches,
+    weighted_batches,
+)
 from trainer import engine
 
 Built = tuple[engine.StageEngine, Any, Any]
@@ -64,6 +74,19 @@ def test_a_step_is_torchs_own(built: Built) -> None:
     for parameter, name in small.trained_names(network).items():
         # SGD with a learning rate of 1: the step is the gradient.
         torch.testing.assert_close(before[name] - parameter, expected[name], atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["mse", "l1"])
+def test_a_weighted_step_is_the_mean_of_weighted_examples(kind: Literal["mse", "l1"]) -> None:
+    small.alone()
+    asked = small.training(gradient_accumulation_steps=2, gradient_clipping=0, loss=Loss(type=kind))
+    own, _, _ = small.lora_engine(asked)
+    measure = torch.nn.functional.mse_loss if kind == "mse" else torch.nn.functional.l1_loss
+    by_hand = []
+    for inputs, (target, weights) in weighted_batches():
+        prediction = own.predict(inputs)
+        by_hand += [w * measure(p, t) for p, t, w in zip(prediction, target, weights, strict=True)]
+    assert own.train_step(weighted_batches()) == pytest.approx(float(sum(by_hand)) / 4, rel=1e-5)
 
 
 @pytest.mark.parametrize("max_norm", [0.0, 1e-3, 1e6])
@@ -261,6 +284,21 @@ def test_a_manual_split_whose_last_stage_uses_only_a_part_of_the_wire(ranks: lis
         torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
 
 
+def test_two_stages_give_the_weighted_losses_of_one_with_lokr(ranks: list[dict[str, Any]]) -> None:
+    alone, _, _ = small.lora_engine(small.training(**LOKR | {"pipeline_stages": 1}))
+    expected = losses_of(alone)
+    assert len(set(expected)) == 4
+    for rank in ranks:
+        assert rank["lokr"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_each_stage_averages_its_own_weights(ranks: list[dict[str, Any]]) -> None:
+    network, _ = small.lora_network(LoraAdapter(rank=4))
+    for rank in ranks:
+        assert (rank["halfway"], rank["restored"]) == (True, True)
+        assert rank["both"] == (len(small.trained_names(network)), True, False)
+
+
 def test_a_first_stage_whose_time_embedding_needs_no_gradient(ranks: list[dict[str, Any]]) -> None:
     assert ranks[0]["needs_gradient"] == [True, True, False, False]
 
@@ -285,7 +323,7 @@ def test_a_checkpoint_that_one_rank_cannot_write_is_none(ranks: list[dict[str, A
             r"cannot write the checkpoint .*/global_step2: no room. global_step1 is kept. Make room, then resume.",
             rank["checkpoint"],
         )
-        assert rank["left"] == ["global_step1", "latest"]
+        assert rank["left"] == ["global_step1", "global_step3", "latest", "step3"]
 
 
 def test_an_export_is_gathered_from_all_stages_or_refused_by_all(ranks: list[dict[str, Any]]) -> None:

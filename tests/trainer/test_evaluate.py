@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dpnb.runs.rundir import RunDir
+from dpnb.schema.loss import Loss
 from tests.trainer import small
 from trainer import evaluate, objective
 from trainer.data.loader import MicroBatch
@@ -59,16 +60,37 @@ def test_a_batch_is_noised_at_its_own_times_or_at_a_quantile() -> None:
     batch = MicroBatch(small.batch(), seeds, 0, 2)
     own_times = FluxInputs(*evaluate.noised(own, batch)[0]).time_B
     assert torch.equal(own_times, own.times.at(objective.draw_quantiles(seeds)))
-    assert FluxInputs(*evaluate.noised(own, batch, 0.5)[0]).time_B.tolist() == [0.5, 0.5]
-    (one, target), (two, again) = evaluate.noised(own, batch, 0.3), evaluate.noised(own, batch, 0.3)
+    assert FluxInputs(*evaluate.noised_at(own, batch, 0.5)[0]).time_B.tolist() == [0.5, 0.5]
+    (one, target), (two, again) = evaluate.noised_at(own, batch, 0.3), evaluate.noised_at(own, batch, 0.3)
+    assert isinstance(target, torch.Tensor)
+    assert isinstance(again, torch.Tensor)
     assert torch.equal(target, again)
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_training_counts_noise_levels_and_folders_and_measuring_does_not() -> None:
+    own = small.family()
+    batch = MicroBatch(small.batch(), [4, 5], 0, 2, [1.0, 0.25])
+    time_B = FluxInputs(*evaluate.noised(own, batch)[0]).time_B
+    asked = Loss(weighting="cosmap", noise_offset=0.3)
+    inputs, target = evaluate.noised(own, batch, asked)
+    level_B = objective.level_weights("cosmap", time_B)
+    assert level_B is not None
+    torch.testing.assert_close(target[1], level_B * torch.tensor([1.0, 0.25]))
+    assert torch.equal(evaluate.noised(own, batch)[1][1], torch.tensor([1.0, 0.25]))
+    alone = evaluate.noised(own, batch._replace(weights=None), asked)[1]
+    torch.testing.assert_close(alone[1], level_B)
+    plain = evaluate.noised(own, batch._replace(weights=None), Loss())
+    assert isinstance(plain[1], torch.Tensor)
+    assert not torch.equal(FluxInputs(*plain[0]).hidden_BLC, FluxInputs(*inputs).hidden_BLC), "the noise is shifted"
+    assert isinstance(evaluate.noised_at(own, batch, 0.5)[1], torch.Tensor)
 
 
 def test_a_curve_for_each_quantile_and_their_mean() -> None:
     own, engine, voice = small.family(), Engine(), Voice()
     loaders: Any = {"held": Loader(), "other": Loader()}
-    evaluate.evaluate(engine, own, loaders, voice)  # type: ignore[arg-type]
+    mean = evaluate.evaluate(engine, own, loaders, voice)  # type: ignore[arg-type]
+    assert mean == pytest.approx(0.5)
     assert engine.sizes == [2] * (2 * 9 * 2)
     assert evaluate.QUANTILES == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     times = own.times.at(torch.tensor(evaluate.QUANTILES)).tolist()

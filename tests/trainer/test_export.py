@@ -16,8 +16,9 @@ from dpnb.runs.rundir import RunDir
 from dpnb.schema import LoraAdapter
 from tests.trainer import small
 from tests.trainer.small import small_files
-from trainer import export
+from trainer import adapters, export
 from trainer.engine import StageEngine
+from trainer.families.base import DTYPES
 
 Built = tuple[StageEngine, Any, Any]
 
@@ -77,6 +78,46 @@ def test_save_dtype(built: Built, tmp_path: Path) -> None:
     assert {p.dtype for p in small.trained_names(built[1])} == {torch.float32}
 
 
+@pytest.mark.parametrize("name", ["float8", "float8_e5m2"])
+@pytest.mark.parametrize("alpha", [None, 9.0])
+def test_float8_is_the_last_thing_that_happens_to_a_weight(
+    built: Built, alpha: float | None, name: str, tmp_path: Path
+) -> None:
+    asked = LoraAdapter(rank=4, alpha=alpha)
+    health = exporter(built, tmp_path, adapter=asked, save_dtype=name).save(built[0], "step1")
+    found = small.family().load_adapter(tmp_path / "step1")
+    for parameter, full_name in small.trained_names(built[1]).items():
+        own = adapters.export_name(full_name)
+        scaled = parameter.detach() * (2.25 if alpha and "lora_B" in own else 1)
+        assert found[own].dtype == DTYPES[name]
+        assert torch.equal(found[own].float(), scaled.to(DTYPES[name]).float())
+    squares = sum(float(t.double().pow(2).sum()) for t in found.values())
+    assert health["norm"] == pytest.approx(squares**0.5, rel=1e-5)
+    network, _ = small.lora_network(asked, seed=5)
+    adapters.load(network, found, asked)
+    for parameter, full_name in small.trained_names(network).items():
+        own = adapters.export_name(full_name)
+        assert torch.equal(parameter, found[own].float() / (2.25 if alpha and "lora_B" in own else 1))
+
+
+def test_numbers_too_large_for_float8_are_kept_and_infinite_ones_are_seen(built: Built, tmp_path: Path) -> None:
+    parameter, name = next(iter(small.trained_names(built[1]).items()))
+    before = parameter.detach().clone()
+    own = exporter(built, tmp_path, save_dtype="float8")
+    try:
+        with torch.no_grad():
+            parameter[0, 0] = 1e9
+        assert own.save(built[0], "large")["finite"]
+        assert small.family().load_adapter(tmp_path / "large")[adapters.export_name(name)].float()[0, 0] == 448
+        with torch.no_grad():
+            parameter[0, 0] = float("inf")
+        assert not own.save(built[0], "infinite")["finite"]
+    finally:
+        with torch.no_grad():
+            parameter.copy_(before)
+    assert (tmp_path / "infinite.broken").is_dir()
+
+
 def test_a_broken_export_is_kept_apart_from_the_last_good_one(built: Built, tmp_path: Path) -> None:
     own, engine = exporter(built, tmp_path), built[0]
     own.save(engine, "epoch1")
@@ -96,13 +137,48 @@ def test_a_broken_export_is_kept_apart_from_the_last_good_one(built: Built, tmp_
     assert [p.name for p in RunDir(tmp_path).exports()] == ["epoch1"]
 
 
+def test_a_folder_is_whole_at_every_moment_while_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder(name: str, text: str) -> Path:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(text)
+        return tmp_path / name
+
+    target = folder("best", "old")
+    rename = Path.rename
+    calls = []
+
+    def killed_at_the_second(self: Path, to: Path) -> Path:
+        calls.append(to.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        export.replace_folder(folder(".best.tmp", "new"), target)
+    monkeypatch.undo()
+    assert calls == [".best.before", "best"]
+    export.restore_folders(tmp_path)
+    assert (target / "file").read_text() == "old"
+    export.replace_folder(tmp_path / ".best.tmp", target)
+    assert (target / "file").read_text() == "new"
+    folder(".best.before", "old")
+    export.restore_folders(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert (target / "file").read_text() == "new"
+
+
 def test_health_by_hand() -> None:
     weights = {
         "a.lora_A.weight": torch.tensor([3.0]),
         "a.lora_B.weight": torch.tensor([0.0]),
         "b.lora_B.weight": torch.tensor([4.0]),
+        "c.lokr_w1": torch.tensor([0.0]),
+        "d.hada_w2_b": torch.tensor([12.0]),
     }
-    expected = {"finite": True, "b_nonzero": 1, "b_total": 2, "norm": 5.0, "tensors": 3}
+    expected = {"finite": True, "b_nonzero": 2, "b_total": 4, "norm": 13.0, "tensors": 5}
     assert export.check_health(weights) == expected
     assert not export.check_health({"w": torch.tensor([float("inf")])})["finite"]
 

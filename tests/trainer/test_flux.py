@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from diffusers.image_processor import VaeImageProcessor
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dpnb.errors import ConfigError
-from dpnb.schema import LoraAdapter
+from dpnb.schema import DoraAdapter, LoraAdapter
 from tests.trainer import small
 from trainer import adapters
 from trainer.families import flux
@@ -101,7 +99,8 @@ def test_packing_and_positions_are_flux_pipelines(height: int, width: int) -> No
 def test_prepare_noises_at_the_time_and_aims_at_the_velocity() -> None:
     own, batch = small.family(guidance=2.0), small.batch(2, 4, 6)
     noise, time = torch.randn(2, 4, 4, 6), torch.tensor([0.25, 0.75])
-    inputs, target = own.prepare(batch, time, noise)
+    inputs, target, at = own.prepare(batch, time, noise)
+    assert torch.equal(at, time)
     x = flux.FluxInputs(*inputs)
     noised = (1 - time.view(2, 1, 1, 1)) * batch["latents"] + time.view(2, 1, 1, 1) * noise
     torch.testing.assert_close(x.hidden_BLC, flux.pack(noised))
@@ -123,10 +122,10 @@ def test_prepare_noises_at_the_time_and_aims_at_the_velocity() -> None:
 )
 def test_shift_comes_from_the_key_or_from_the_size(changes: dict[str, Any], expected: float | None) -> None:
     batch = small.batch(1, 32, 32)
-    inputs, _ = small.family(**changes).prepare(batch, torch.tensor([0.5]), torch.zeros(1, 4, 32, 32))
+    inputs, _, at = small.family(**changes).prepare(batch, torch.tensor([0.5]), torch.zeros(1, 4, 32, 32))
     # 16 x 16 tokens: mu = 0.5, so t = e^0.5 / (e^0.5 + 1)
     wanted = 0.6224593 if expected is None else expected
-    assert float(flux.FluxInputs(*inputs).time_B) == pytest.approx(wanted, abs=1e-6)
+    assert float(flux.FluxInputs(*inputs).time_B) == float(at) == pytest.approx(wanted, abs=1e-6)
 
 
 # --- the embedded model, through the stock pipeline ------------------------------------------------------------------
@@ -262,14 +261,28 @@ def test_a_single_file_with_diffusers_keys_takes_the_place_of_the_transformer(mo
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_single_file_in_float8_is_read(dtype: torch.dtype, model: Path, tmp_path: Path) -> None:
+    weights = load_file(model / "transformer" / "diffusion_pytorch_model.safetensors")
+    small_ones = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    save_file(small_ones, tmp_path / "float8.safetensors")
+    own = small.family(diffusers_path=str(model), transformer_path=str(tmp_path / "float8.safetensors"))
+    loaded = own.load_transformer().state_dict()
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in small_ones.items())
+
+
 def test_storage_dtype_of_the_transformer(model: Path) -> None:
-    own = small.family(diffusers_path=str(model), dtype="bfloat16", transformer_dtype="float16")
-    assert {p.dtype for p in own.load_transformer().parameters()} == {torch.float16}
+    for asked, loaded in (("float16", torch.float16), ("float8", torch.bfloat16)):
+        own = small.family(diffusers_path=str(model), dtype="bfloat16", transformer_dtype=asked)
+        assert {p.dtype for p in own.load_transformer().parameters()} == {loaded}
 
 
+@pytest.mark.parametrize("kind", [LoraAdapter, DoraAdapter])
 @pytest.mark.parametrize("alpha", [None, 2.0])
-def test_a_saved_lora_gives_the_trainers_output_in_the_stock_pipeline(alpha: float | None, tmp_path: Path) -> None:
-    own, asked = small.family(), LoraAdapter(rank=4, alpha=alpha)
+def test_a_saved_lora_gives_the_trainers_output_in_the_stock_pipeline(
+    kind: type[LoraAdapter], alpha: float | None, tmp_path: Path
+) -> None:
+    own, asked = small.family(), kind(rank=4, alpha=alpha)
     inputs, _ = small.noised(own, small.batch(), [5, 6])
     network, config = small.lora_network(asked)
     ours = denoise_with(own.layers(network))(inputs)
@@ -284,19 +297,38 @@ def test_a_saved_lora_gives_the_trainers_output_in_the_stock_pipeline(alpha: flo
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     assert float((ours - before).abs().mean()) > 1e-3
     assert own.load_adapter(tmp_path).keys() == weights.keys()
+    assert own.load_adapter(tmp_path / "adapter_model.safetensors").keys() == weights.keys()
 
 
-def test_a_folder_without_an_adapter_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [LoraAdapter, DoraAdapter])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_the_stock_pipeline_reads_a_lora_in_float8(
+    kind: type[LoraAdapter], dtype: torch.dtype, tmp_path: Path
+) -> None:
     own = small.family()
-    start = "error: adapter.init_from_existing: "
-    end = "Name the folder of an export, such as epoch2 of an earlier run."
-    message = f"{start}'{tmp_path}' holds no .safetensors file. {end}"
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        own.load_adapter(tmp_path)
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"not one")
-    message = f"{start}'{tmp_path}/adapter_model.safetensors' cannot be read: "
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}.*{re.escape(end)}$"):
-        own.load_adapter(tmp_path)
+    inputs, _ = small.noised(own, small.batch(), [5, 6])
+    network, config = small.lora_network(kind(rank=4))
+    weights = {}
+    for parameter, name in small.trained_names(network).items():
+        weights[adapters.export_name(name)] = parameter.detach().to(dtype)
+        parameter.data = parameter.data.to(dtype).float()
+    own.save_adapter(tmp_path, weights, adapters.export_config(config))
+    parts = dict.fromkeys(("scheduler", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    stock = FluxPipeline(**parts, transformer=small.network())
+    stock.load_lora_weights(tmp_path, weight_name="adapter_model.safetensors")
+    theirs, ours = (denoise_with(own.layers(n))(inputs) for n in (stock.transformer, network))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_diffusers_reads_a_model_in_float8(dtype: torch.dtype, tmp_path: Path) -> None:
+    own, network = small.family(), small.network()
+    own.config = network.config
+    weights = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
+    own.save_model(tmp_path, weights)
+    loaded = FluxTransformer2DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16).state_dict()
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[name].float(), tensor.float()) for name, tensor in weights.items())
 
 
 def test_a_saved_model_loads_in_diffusers(model: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, Directory
 from dpnb.schema.model import FACTS
 from trainer.data.cache import Cache, fill, text_key
-from trainer.data.loader import Loader, epoch_order, hashed
+from trainer.data.loader import Folder, Loader, epoch_order, hashed
 
 
 class Memory(Cache):
@@ -85,6 +85,26 @@ def test_micro_batch():
     assert batch.tensors["embeds"].shape == (3, 1)
     assert (batch.epoch, batch.size, len(set(batch.seeds))) == (0, 3, 3)
     assert all(0 <= seed < 2**63 for seed in batch.seeds)
+
+
+def test_weights_and_dropped_captions_belong_to_the_folder():
+    rows = [
+        Row(Path(f"{i}.png"), directory=i % 2, width_px=64, height_px=64, captions=(f"caption {i}",))
+        for i in range(40)
+    ]
+    folders = [Directory(path="x"), Directory(path="y")]
+    made = plan(rows, Dataset(resolutions=[64], directory=folders), FACTS["flux"], micro_batch=4)
+    cache = Memory()
+    cache.names = {text_key(f"caption {i}", "t"): i for i in range(40)}
+    with loader(made, cache=cache, folders=[Folder(), Folder(0.25, 0.5)]) as source:
+        batches = list(islice(source, 10))
+    seen = [pair for b in batches for pair in zip(b.weights, b.tensors["embeds"][:, 0].tolist(), strict=True)]
+    assert sorted(int(n) for weight, n in seen if weight == 1) == list(range(0, 40, 2)), "the first drops none"
+    dropped = [n == -1 for weight, n in seen if weight == 0.25]
+    assert len(dropped) == 20
+    assert 4 <= sum(dropped) <= 16
+    with loader(made, cache=cache, folders=[Folder(), Folder(1.0, 0.5)]) as source:
+        assert next(source).weights is None
 
 
 def test_hash_is_frozen():

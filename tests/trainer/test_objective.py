@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Literal
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from diffusers.training_utils import compute_loss_weighting_for_sd3
 
 from tests.trainer import small
 from trainer import objective
@@ -120,6 +122,56 @@ def test_losses_are_computed_in_float32() -> None:
     low = torch.tensor([1.0], dtype=torch.bfloat16)
     for loss in (objective.make_loss(), objective.make_loss(1.0), objective.make_loss(None, 1.0)):
         assert loss(low, torch.tensor([1.0001])).dtype == torch.float32
+
+
+def test_absolute_error_and_what_takes_its_place() -> None:
+    prediction, target = torch.tensor([0.0, 0.0]), torch.tensor([0.5, 3.0])
+    assert float(objective.make_loss(kind="l1")(prediction, target)) == pytest.approx((0.5 + 3) / 2)
+    huber = objective.make_loss(huber_delta=1.0, kind="l1")
+    assert float(huber(prediction, target)) == pytest.approx((0.125 + 2.5) / 2)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        objective.make_loss(),
+        objective.make_loss(kind="l1"),
+        objective.make_loss(huber_delta=0.3),
+        objective.make_loss(smooth_l1_beta=0.3),
+    ],
+)
+def test_a_weight_counts_before_the_mean_over_examples(loss: objective.Loss) -> None:
+    prediction, target = torch.randn(3, 5, 2), torch.randn(3, 5, 2)
+    weights = torch.tensor([0.0, 1.0, 2.5])
+    alone = [loss(prediction[i : i + 1], target[i : i + 1]) for i in range(3)]
+    assert float(loss(prediction, (target, weights))) == pytest.approx(float(alone[1] + 2.5 * alone[2]) / 3, rel=1e-5)
+    torch.testing.assert_close(loss(prediction, (target, torch.ones(3))), loss(prediction, target))
+
+
+@pytest.mark.parametrize("weighting", ["sigma_sqrt", "cosmap"])
+def test_weights_of_noise_levels_are_those_of_diffusers(weighting: Literal["sigma_sqrt", "cosmap"]) -> None:
+    times = torch.tensor([0.001, 0.2, 0.5, 0.999])
+    theirs = compute_loss_weighting_for_sd3(weighting, times)
+    found = objective.level_weights(weighting, times)
+    assert found is not None
+    torch.testing.assert_close(found, theirs)
+    assert objective.level_weights("none", times) is None
+
+
+def test_the_weight_of_an_all_but_clean_picture_is_bounded() -> None:
+    found = objective.level_weights("sigma_sqrt", torch.tensor([1e-9]))
+    assert found is not None
+    assert float(found) == pytest.approx(1e6, rel=1e-4)
+
+
+def test_offset_noise_shifts_each_channel_of_each_example() -> None:
+    plain, shifted = objective.draw_noise((4, 2, 8, 8), SEEDS), objective.draw_noise((4, 2, 8, 8), SEEDS, 0.5)
+    shift = shifted - plain
+    torch.testing.assert_close(shift, shift[:, :, :1, :1].expand_as(shift), atol=1e-6, rtol=0)
+    assert len({round(float(s), 4) for s in shift[:, :, 0, 0].flatten()}) == 8
+    torch.testing.assert_close(objective.draw_noise((1, 2, 8, 8), SEEDS[2:3], 0.5)[0], shifted[2])
+    many = objective.draw_noise((3000, 1, 1, 1), range(3000), 2.0)
+    assert float(many.var()) == pytest.approx(1 + 2.0**2, rel=0.1)
 
 
 def test_every_public_function_has_a_docstring() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dpnb.toml import RunConfig
 from tests.trainer import small
 from tests.trainer.launching import Project
 from trainer.callbacks import Stopped
+from trainer.data.loader import Folder
 from trainer.data.prepare import Data, prepare
 from trainer.report import Report
 from trainer.tiny import drawing
@@ -92,6 +94,38 @@ def test_everything_that_training_needs_is_cached_once(pictures: Project, capsys
     again = Family()
     run(config, again)
     assert (again.loaded, again.pixels, again.captions) == (0, [], [])
+
+
+def test_the_trigger_word_is_that_of_datasets_that_name_none(pictures: Project) -> None:
+    held = Dataset(resolutions=[32], directory=[Directory(path=str(pictures.root / "held"))], trigger_word="own")
+    (pictures.root / "held.toml").write_text(toml.dump(held))
+    data = run(config_of(pictures, trigger_word="ohwx", sample=small.sampling(prompts=["[trigger]"])), Family())
+    assert all(row.captions[0].startswith("ohwx, ") for row in data.train.rows)
+    assert all(row.captions[0].startswith("own, ") for row in data.held_out["held"].rows)
+    assert data.embeds_of("ohwx")["text"].tolist() == [[4.0]]
+
+
+def test_what_folders_ask_of_their_examples(pictures: Project) -> None:
+    folders = [
+        Directory(path=str(pictures.root / "train"), loss_weight=0.5),
+        Directory(path=str(pictures.root / "held"), caption_dropout=1.0),
+    ]
+    dataset = Dataset(resolutions=[32], directory=folders, caption_dropout=0.0)
+    (pictures.root / "train.toml").write_text(toml.dump(dataset))
+    config = config_of(pictures)
+    data = run(config, Family())
+    assert data.folders == (Folder(0.5, 0.0), Folder(1.0, 1.0))
+    seen = []
+    with data.loader(data.train, config.training.value, replica=0) as loader:
+        for batch in islice(loader, len(loader)):
+            assert batch.weights is not None
+            seen += list(zip(batch.weights, batch.tensors["text"][:, 0].tolist(), strict=True))
+    assert {weight for weight, _ in seen} == {0.5, 1.0}
+    assert all((length == 0) == (weight == 1.0) for weight, length in seen), "the empty caption is 0 long"
+    with data.loader(data.train, config.training.value, replica=0, evaluation=True) as loader:
+        batches = list(loader)
+    assert all(batch.weights is None for batch in batches)
+    assert all(length > 0 for batch in batches for length in batch.tensors["text"][:, 0].tolist())
 
 
 def test_a_broken_file_is_named_and_left_out(pictures: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,10 @@ def test_texts_whose_embeds_are_needed() -> None:
     assert sampling.texts_of(None) == []
     assert sampling.texts_of(small.sampling(prompts=PROMPTS)) == ["one", "two"]
     assert sampling.texts_of(small.sampling(prompts=PROMPTS, true_cfg=2.0)) == ["one", "two", "", "bad"]
+    assert sampling.texts_of(small.sampling(prompts=PROMPTS, negative="ugly")) == ["one", "two"]
+    asked = small.sampling(prompts=[*PROMPTS, Prompt(text="[trigger]!", negative="")], negative="ugly", true_cfg=2.0)
+    assert sampling.texts_of(asked) == ["one", "two", "[trigger]!", "ugly", "bad", ""]
+    assert sampling.texts_of(asked, "zorbi")[2] == "zorbi!"
 
 
 def test_a_prompt_takes_from_the_table_what_it_does_not_say(tmp_path: Path) -> None:
@@ -78,6 +82,34 @@ def test_negatives_count_with_true_cfg(tmp_path: Path) -> None:
     first, second, _ = sampler(tmp_path, true_cfg=3.0).requests
     assert (first.negative, first.negative_embeds) == ("", {"text": ""})
     assert (second.negative, second.negative_embeds, second.true_cfg) == ("bad", {"text": "bad"}, 3.0)
+
+
+def test_the_tables_negative_is_for_prompts_without_one(tmp_path: Path) -> None:
+    prompts = [*PROMPTS, Prompt(text="three", negative="")]
+    requests = sampler(tmp_path, prompts=prompts, true_cfg=3.0, negative="ugly").requests
+    assert [r.negative for r in requests] == ["ugly", "bad", "ugly", ""]
+    assert requests[0].negative_embeds == {"text": "ugly"}
+
+
+def test_one_seed_for_all_prompts_that_have_none(tmp_path: Path) -> None:
+    assert [r.seed for r in sampler(tmp_path, seed=40, walk_seed=False).requests] == [40, 5, 40]
+
+
+def test_the_trigger_word_takes_its_place(tmp_path: Path) -> None:
+    asked = small.sampling(prompts=["a [trigger] on a [trigger]", "a dog"])
+    family: Any = Family()
+    own = sampling.Sampler(
+        family,
+        asked,
+        lambda caption: {"text": caption},  # type: ignore[dict-item]
+        RunDir(tmp_path),
+        World(0, 1, torch.device("cpu")),
+        trigger_word="zorbi",
+    )
+    assert [(r.prompt, r.embeds) for r in own.requests] == [
+        ("a zorbi on a zorbi", {"text": "a zorbi on a zorbi"}),
+        ("a dog", {"text": "a dog"}),
+    ]
 
 
 def test_files_of_a_sampling(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ import torch
 from dpnb import toml
 from dpnb.errors import ConfigError, RunError
 from dpnb.runs.rundir import RunDir
-from dpnb.schema import Training
+from dpnb.schema import LokrAdapter, LoraAdapter, Training
 from tests.trainer import small
 from tests.trainer.launching import Project
-from trainer import session
+from tests.trainer.test_adapters import exported
+from trainer import adapters, fuse, session
 from trainer.engine import World
+from trainer.families.flux import Flux
 
 
 def arguments(run_dir: Path | None = None, resume: Any = None) -> argparse.Namespace:
@@ -81,6 +83,48 @@ def test_what_a_killed_run_left_behind_is_cleared(tmp_path: Path) -> None:
     own.request("sample")
     session.open_run(asked(tmp_path), arguments(own.path), small.alone())
     assert sorted(p.name for p in own.path.iterdir()) == ["global_step3", "latest", "sample", "status.json"]
+
+
+def test_the_folder_that_a_killed_export_had_put_aside_comes_back(tmp_path: Path) -> None:
+    own = RunDir(with_checkpoint(tmp_path / "own"))
+    (own.path / ".best.before").mkdir()
+    session.open_run(asked(tmp_path), arguments(own.path), small.alone())
+    assert (own.path / "best").is_dir()
+
+
+class Shipped(Flux):
+    """Flux around the random network."""
+
+    def load_transformer(self) -> Any:
+        return small.network()
+
+
+def test_what_is_fused_lies_below_what_is_trained(tmp_path: Path) -> None:
+    weights = {}
+    for name, adapter in (("below", LokrAdapter(rank=2)), ("trained", LoraAdapter(rank=4))):
+        network, config = small.lora_network(adapter)
+        weights[name] = exported(network, adapter)
+        small.family().save_adapter(tmp_path / name, weights[name], adapters.export_config(config))
+    fused = {"path": str(tmp_path / "below" / "adapter_model.safetensors"), "weight": 0.5}
+    adapter = LoraAdapter(rank=4, fuse_adapters=[fused], init_from_existing=str(tmp_path / "trained"))
+    family = Shipped(small.training().model)
+    built = session.build_network(family, small.training(adapter=adapter), small.alone(), 5)
+    expected = small.network()
+    fuse.fuse(expected, weights["below"], 0.5, ())
+    fuse.fuse(expected, weights["trained"], 1.0, ())
+    inputs, _ = small.noised(small.family(), small.batch(), [1, 2])
+    wire: Any = inputs
+    for layer in small.family().layers(expected):
+        wire = layer(wire)
+    torch.testing.assert_close(built.engine.predict(inputs), wire, atol=2e-6, rtol=1e-5)
+    assert all(".lora_" in name for name in built.names.values())
+
+
+def test_an_adapter_to_fuse_that_cannot_be_read_is_named_at_its_key(tmp_path: Path) -> None:
+    adapter = LoraAdapter(rank=4, fuse_adapters=[{"path": str(tmp_path)}])
+    start = f"error: adapter.fuse_adapters[0].path: '{tmp_path}' holds no .safetensors file. "
+    with pytest.raises(ConfigError, match=f"^{re.escape(start)}Name the folder of an export"):
+        session.build_network(Shipped(small.training().model), small.training(adapter=adapter), small.alone(), 5)
 
 
 def test_what_was_asked_is_kept_word_for_word(project: Project, tmp_path: Path) -> None:

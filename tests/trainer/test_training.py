@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,8 @@ from safetensors.torch import load_file
 
 from dpnb.runs.events import Reader
 from dpnb.runs.rundir import RunDir, find_runs
-from dpnb.schema import FluxModel, LoraAdapter
+from dpnb.schema import DoraAdapter, FluxModel, LohaAdapter, LokrAdapter, LoraAdapter, Prompt, Sgd
+from dpnb.schema.loss import Ema, Loss
 from tests.trainer.launching import ONE_THREAD, STEPS_PER_EPOCH, Project, deepspeed
 from trainer.tiny import model_dir
 
@@ -120,6 +122,29 @@ def test_two_replicas_give_the_losses_of_one_with_doubled_accumulation(
     assert len(run.samples()) == 6
 
 
+def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(project: Project, run_training: Run) -> None:
+    dataset = project.root / "weighted-dataset.toml"
+    text = (project.root / "dataset.toml").read_text()
+    dataset.write_text(text.replace("[[directory]]", "[[directory]]\nloss_weight = 0.3\ncaption_dropout = 0.5", 1))
+    common = {
+        "dataset": str(dataset),
+        "loss": Loss(weighting="sigma_sqrt", noise_offset=0.1),
+        "adapter": LokrAdapter(rank=10**6),
+        "epochs": 1,
+        "save_every_n_epochs": 1,
+    }
+    spread = {"alone": {}, "by-replicas": {"gradient_accumulation_steps": 1}, "by-stages": {"pipeline_stages": 2}}
+    found = {}
+    for name, changes in spread.items():
+        config = project.write(f"weighted-{name}", **(common | changes))
+        done = run_training(config, processes=1 if name == "alone" else 2)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[name] = scalars(only_run(config), "train/loss")
+    assert len(found["alone"]) == STEPS_PER_EPOCH
+    assert found["by-replicas"] == pytest.approx(found["alone"], rel=1e-3)
+    assert found["by-stages"] == pytest.approx(found["alone"], rel=1e-3)
+
+
 def test_the_export_loads_in_stock_diffusers_and_draws_what_the_trainer_drew(reference: RunDir) -> None:
     pipeline = FluxPipeline.from_pretrained(model_dir(), torch_dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -204,6 +229,18 @@ def wait_for_step(log: Path, step: int, process: subprocess.Popen[bytes]) -> Non
     raise AssertionError(f"step {step} was never reached:\n{log.read_text()}")
 
 
+def losses_after_resume(run: RunDir, folder: Path) -> dict[int, float]:
+    """The losses in the event files of all attempts but the first."""
+    resumed: dict[int, float] = {}
+    for file in run.event_files()[1:]:
+        alone = folder / "alone"
+        shutil.rmtree(alone, ignore_errors=True)
+        alone.mkdir()
+        shutil.copy(file, alone)
+        resumed |= scalars(RunDir(alone), "train/loss")
+    return resumed
+
+
 def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     project: Project,
     run_training: Run,
@@ -230,17 +267,105 @@ def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     assert done.returncode == 0, done.stdout + done.stderr
     assert only_run(config) == run, "a resume goes on in the same folder"
     first = int(before.name.removeprefix("global_step")) + 1
-    expected, resumed = scalars(only_run(whole), "train/loss"), {}
-    for file in run.event_files()[1:]:
-        alone = tmp_path / "alone"
-        shutil.rmtree(alone, ignore_errors=True)
-        alone.mkdir()
-        shutil.copy(file, alone)
-        resumed |= scalars(RunDir(alone), "train/loss")
+    expected, resumed = scalars(only_run(whole), "train/loss"), losses_after_resume(run, tmp_path)
     assert sorted(resumed) == list(range(first, 4 * STEPS_PER_EPOCH + 1))
     assert resumed == {step: expected[step] for step in resumed}
     one, two = (load_file(r.path / "epoch4" / "adapter_model.safetensors") for r in (only_run(whole), run))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_all_that_a_run_remembers_survives_a_resume(project: Project, run_training: Run, tmp_path: Path) -> None:
+    """Average, best evaluation, weighted losses, a dropout of LoKr's; and the folders that stay."""
+    common = {
+        "epochs": 4,
+        "adapter": LokrAdapter(rank=4, rank_dropout=0.2),
+        "loss": Loss(weighting="cosmap", noise_offset=0.1),
+        "ema": Ema(decay=0.9),
+        "sample": project.sample,
+        "eval_datasets": project.held_out,
+        "eval_every_n_epochs": 1,
+        "save_every_n_epochs": 1,
+        "keep_best": True,
+        "keep_last_n_saves": 2,
+        "keep_last_n_checkpoints": 1,
+    }
+    done = run_training(project.write("remembers", **common))
+    assert done.returncode == 0, done.stdout + done.stderr
+    run_training(project.write("resumes", **common, max_steps=2 * STEPS_PER_EPOCH + 3))
+    config = project.write("resumes", **common)
+    done = run_training(config, "--resume_from_checkpoint")
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole, resumed = only_run(project.root / "remembers.toml"), only_run(config)
+    losses, again = scalars(whole, "train/loss"), losses_after_resume(resumed, tmp_path)
+    assert sorted(again) == list(range(2 * STEPS_PER_EPOCH + 4, 4 * STEPS_PER_EPOCH + 1))
+    assert again == {step: losses[step] for step in again}
+    assert scalars(resumed, "held/loss") == scalars(whole, "held/loss")
+    for place in ("epoch4", "epoch4/raw", "best", "best/raw"):
+        one, two = (load_file(r.path / place / "adapter_model.safetensors") for r in (whole, resumed))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one), place
+    raw, average = (load_file(whole.path / p / "adapter_model.safetensors") for p in ("epoch4/raw", "epoch4"))
+    assert not any(torch.equal(raw[name], average[name]) for name in raw if name.endswith("lokr_w1"))
+    assert [path.name for path in whole.exports()] == ["epoch3", "epoch4"]
+    assert [step for step, _ in whole.checkpoints()] == [4 * STEPS_PER_EPOCH]
+    first = load_file(whole.path / "best" / "adapter_model.safetensors")
+    held = scalars(whole, "held/loss")
+    held.pop(0)  # what the untrained model does is nothing to keep
+    if min(held, key=lambda step: held[step]) == 4 * STEPS_PER_EPOCH:
+        assert all(torch.equal(first[name], average[name]) for name in first)
+
+
+def test_a_run_without_patience_ends_like_any_other(project: Project, run_training: Run) -> None:
+    config = project.write(
+        "patience",
+        epochs=50,
+        optimizer=Sgd(lr=1e-30),
+        eval_datasets=project.held_out,
+        eval_every_n_epochs=1,
+        early_stopping_patience=2,
+        keep_best=True,
+        save_every_n_epochs=50,
+        checkpoint_every_n_epochs=None,
+        trigger_word="zorbi",
+        sample=project.sample.model_copy(update={"prompts": [Prompt(text="a [trigger]")], "every_n_epochs": None}),
+    )
+    done = run_training(config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = only_run(config)
+    status = run.status()
+    assert status is not None
+    assert (status.phase, status.step) == ("done", 3 * STEPS_PER_EPOCH)
+    best = scalars(run, "held/loss")[STEPS_PER_EPOCH]
+    ending = f"ended early at step 18 of 300: the evaluation loss has not fallen below {best:.4f} of step 6"
+    assert status.detail == f"{ending} for 2 evaluations"
+    assert f"[done] {ending} for 2 evaluations" in done.stdout
+    assert [path.name for path in run.exports()] == ["step18"]
+    assert run.latest_checkpoint() == run.path / "global_step18"
+    assert [(s.step, s.prompt) for s in run.samples()] == [(0, "a zorbi"), (18, "a zorbi")]
+    assert (run.path / "best" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("kind", [DoraAdapter, LohaAdapter])
+def test_other_adapters_train_in_bfloat16_and_are_trained_further(
+    kind: type[DoraAdapter | LohaAdapter], project: Project, run_training: Run
+) -> None:
+    common = {
+        "model": FluxModel(diffusers_path=str(model_dir()), dtype="bfloat16"),
+        "activation_checkpointing": "unsloth",
+        "epochs": 1,
+        "save_every_n_epochs": 1,
+    }
+    first = project.write(f"first-{kind.__name__}", adapter=kind(rank=4, dtype="float32"), **common)
+    done = run_training(first)
+    assert done.returncode == 0, done.stdout + done.stderr
+    file = only_run(first).path / "epoch1" / "adapter_model.safetensors"
+    more = kind(rank=4, dtype="float32", init_from_existing=str(file))
+    second = project.write(f"second-{kind.__name__}", adapter=more, **common)
+    done = run_training(second)
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, after = scalars(only_run(first), "train/loss"), scalars(only_run(second), "train/loss")
+    assert np.isfinite([*before.values(), *after.values()]).all()
+    assert before[1] != after[1], "the second begins where the first ended"
 
 
 def test_sigterm_finishes_the_step_saves_and_exits_0(
@@ -308,13 +433,16 @@ def test_bfloat16_with_recomputed_activations_trains(project: Project, run_train
 def test_full_finetune_exports_a_network_that_diffusers_loads(project: Project, run_training: Run) -> None:
     from diffusers import FluxTransformer2DModel
 
-    config = project.write("full", adapter=None, epochs=1, save_every_n_epochs=1, pipeline_stages=2)
+    common = {"epochs": 1, "save_every_n_epochs": 1, "pipeline_stages": 2}
+    config = project.write("full", adapter=None, ema=Ema(decay=0.5), **common)
     done = run_training(config, processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
-    network = FluxTransformer2DModel.from_pretrained(only_run(config).path / "epoch1")
-    base = FluxTransformer2DModel.from_pretrained(model_dir() / "transformer", torch_dtype=torch.float32)
-    changed = [not torch.equal(a, b) for a, b in zip(network.parameters(), base.parameters(), strict=True)]
-    assert sum(changed) > len(changed) * 0.9
+    folder = only_run(config).path / "epoch1"
+    places = (folder, folder / "raw", model_dir() / "transformer")
+    networks = [FluxTransformer2DModel.from_pretrained(place, torch_dtype=torch.float32) for place in places]
+    for one, other in itertools.combinations(networks, 2):
+        changed = [not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)]
+        assert sum(changed) > len(changed) * 0.9
 
 
 def test_a_wrong_file_ends_with_1_and_a_line_for_each_problem(project: Project, run_training: Run) -> None:

@@ -11,9 +11,11 @@ import torch.distributed as dist
 
 from dpnb.errors import DpnbError, RunError
 from dpnb.runs.rundir import RunDir
-from dpnb.schema import LoraAdapter
+from dpnb.schema import LokrAdapter, LoraAdapter
+from dpnb.schema.loss import Ema, Loss
 from tests.trainer import small
 from trainer import callbacks, checkpoint, engine, export
+from trainer.ema import Average
 
 BATCHES = 2
 BY_HAND: dict[str, Any] = {
@@ -23,6 +25,12 @@ BY_HAND: dict[str, Any] = {
     "adapter": LoraAdapter(rank=4, target_modules=["to_q", "proj_out"]),
     "gradient_accumulation_steps": BATCHES,
     "gradient_clipping": 0,
+}
+LOKR: dict[str, Any] = {
+    "pipeline_stages": 2,
+    "adapter": LokrAdapter(rank=2),
+    "loss": Loss(type="l1"),
+    "gradient_accumulation_steps": BATCHES,
 }
 TOGETHER = "rank 1 alone fails"
 
@@ -34,6 +42,19 @@ def micro_batches() -> list[engine.MicroBatch]:
         small.noised(own, small.batch(2, 4, 4, seed=1), [1, 2]),
         small.noised(own, small.batch(2, 4, 8, seed=2), [3, 4]),
     ]
+
+
+def weighted_batches() -> list[engine.MicroBatch]:
+    """The same, in which examples count differently."""
+    return [
+        (inputs, (target, torch.tensor(weights)))
+        for (inputs, target), weights in zip(micro_batches(), ([0.5, 2.0], [0.0, 3.0]), strict=True)
+    ]
+
+
+def losses_of(own: engine.StageEngine) -> list[float]:
+    """Losses of three weighted steps, and of an evaluation after them."""
+    return [*(own.train_step(weighted_batches()) for _ in range(3)), own.evaluate(micro_batches())]
 
 
 def gradients_of(own: engine.StageEngine, network: Any) -> dict[str, torch.Tensor]:
@@ -67,6 +88,8 @@ def numbers(out: dict[str, Any], own: engine.StageEngine, network: Any) -> None:
     by_hand, its_network, _ = small.lora_engine(small.training(**BY_HAND))
     out["by_hand"] = gradients_of(by_hand, its_network)
     out["by_hand_layers"] = len(by_hand.module.forward_funcs)
+    lokr, _, _ = small.lora_engine(small.training(**LOKR))
+    out["lokr"] = losses_of(lokr)
     out["predictions"] = [own.predict(inputs) for inputs, _ in micro_batches()]
 
 
@@ -112,6 +135,29 @@ def files(out: dict[str, Any], world: engine.World, run: RunDir, own: engine.Sta
     dist.barrier()
 
 
+def averages(out: dict[str, Any], world: engine.World, run: RunDir, own: engine.StageEngine, network: Any) -> None:
+    """The average of each stage's own weights, in a checkpoint and in an export."""
+    trained = [p for p in own.module.parameters() if p.requires_grad]
+    average = Average(Ema(decay=0.5, schedule="constant"), trained)
+    before = [p.detach().clone() for p in trained]
+    own.train_step(micro_batches())
+    average.update(1)
+    out["halfway"] = all(
+        torch.allclose(mean, (old + p.detach()) / 2, atol=1e-6)
+        for mean, old, p in zip(average.means, before, trained, strict=True)
+    )
+    folder = checkpoint.save(own, run, world, callbacks.Progress(step=3), {"epoch": 0, "batch": 3}, average)
+    kept = [mean.clone() for mean in average.means]
+    average.update(2)
+    checkpoint.load(own, folder, small.training(pipeline_stages=2), average)
+    out["restored"] = all(torch.equal(a, b) for a, b in zip(kept, average.means, strict=True))
+    _, config = small.lora_network(LoraAdapter(rank=4))
+    asked, names = small.training(pipeline_stages=2), small.trained_names(network)
+    export.Exporter(small.family(), asked, run, world, names, config, average).save(own, "step3")
+    shown, raw = (small.family().load_adapter(run.path / "step3" / place) for place in (".", "raw"))
+    out["both"] = (len(shown), shown.keys() == raw.keys(), any(torch.equal(shown[n], raw[n]) for n in shown))
+
+
 def voice(out: dict[str, Any], world: engine.World) -> None:
     """Rank 1 fails while rank 0 waits for it; then it is gone."""
     try:
@@ -132,6 +178,7 @@ def main(folder: Path) -> None:
     out: dict[str, Any] = {}
     numbers(out, own, network)
     agreement(out, world, run)
+    averages(out, world, run, own, network)
     files(out, world, run, own, network)
     voice(out, world)
     torch.save(out, folder / f"rank{world.rank}.pt")

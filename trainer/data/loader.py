@@ -14,7 +14,7 @@ import hashlib
 import queue
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -33,12 +33,25 @@ class MicroBatch(NamedTuple):
     """What one forward pass trains on. `tensors`: latents and embeds, batch first, on the CPU.
 
     `seeds`: one 63-bit number for each example. `epoch` counts from 0. `size`: examples, the B of the tensors.
+    `weights`: how much each example counts in the loss; None when all count the same.
     """
 
     tensors: dict[str, Tensor]
     seeds: list[int]
     epoch: int
     size: int
+    weights: list[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What a [[directory]] asks of its examples while they are trained.
+
+    `loss_weight`: how much each counts. `caption_dropout`: share of them (0 to 1) that get an empty caption.
+    """
+
+    loss_weight: float = 1.0
+    caption_dropout: float = 0.0
 
 
 class GlobalBatch(NamedTuple):
@@ -89,6 +102,7 @@ class _Reader:
     dp_rank: int
     uncond_fraction: float
     evaluation: bool
+    folders: Sequence[Folder]
 
     def stream(self, epoch: int, batch: int) -> Iterator[MicroBatch]:
         """Micro-batches from a place on: for ever, or to the end of the epoch in evaluation."""
@@ -109,7 +123,15 @@ class _Reader:
         examples = batch.examples[start : start + size]
         entries = [self._entry(batch.bucket, e, s) for e, s in zip(examples, seeds, strict=True)]
         tensors = {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
-        return MicroBatch(tensors, seeds, epoch, size)
+        return MicroBatch(tensors, seeds, epoch, size, self._weights(examples))
+
+    def _folder(self, example: Example) -> Folder:
+        return self.folders[self.plan.rows[example.row].directory] if self.folders else Folder()
+
+    def _weights(self, examples: Sequence[Example]) -> list[float] | None:
+        if all(folder.loss_weight == 1 for folder in self.folders):
+            return None
+        return [self._folder(example).loss_weight for example in examples]
 
     def _seed(self, epoch: int, position: int) -> int:
         # All evaluations draw the same noise, whatever the epoch: their losses are compared with each other.
@@ -117,6 +139,7 @@ class _Reader:
 
     def _entry(self, bucket: Bucket, example: Example, seed: int) -> dict[str, Tensor]:
         dropped = hashed("uncond", seed) < self.uncond_fraction * 2**_SEED_BITS
+        dropped |= hashed("caption", seed) < self._folder(example).caption_dropout * 2**_SEED_BITS
         digest = self.cache.digest(self.plan.rows[example.row].path)
         latents = self.cache.get(latents_key(digest, bucket.size, self.pixels_identity))
         embeds = self.cache.get(text_key("" if dropped else example.caption, self.text_identity))
@@ -128,7 +151,8 @@ class Loader(Iterator[MicroBatch]):
     """The micro-batches of one data-parallel rank, read ahead in a thread.
 
     Training goes on for ever, epoch after epoch; evaluation (`evaluation=True`: fixed order, fixed seeds) ends with
-    the epoch and begins anew with the next `iter`. `state_dict` tells what has been CONSUMED, in whole global batches:
+    the epoch and begins anew with the next `iter`. `folders` (for training alone) stand in the order of the dataset's
+    directories. `state_dict` tells what has been CONSUMED, in whole global batches:
     a resume in the middle of one serves it again from its first micro-batch. What the thread raises is raised by
     `next`. Call `close`, or use it in a `with`, to end the thread.
     """
@@ -144,10 +168,12 @@ class Loader(Iterator[MicroBatch]):
         dp_rank: int = 0,
         uncond_fraction: float = 0.0,
         evaluation: bool = False,
+        folders: Sequence[Folder] = (),
     ) -> None:
         assert 0 <= dp_rank < plan.data_parallel
-        uncond = 0.0 if evaluation else uncond_fraction
-        self._reader = _Reader(plan, cache, pixels_identity, text_identity, seed, dp_rank, uncond, evaluation)
+        uncond, folders = (0.0, ()) if evaluation else (uncond_fraction, tuple(folders))
+        identities = (pixels_identity, text_identity)
+        self._reader = _Reader(plan, cache, *identities, seed, dp_rank, uncond, evaluation, folders)
         self._epoch = self._batch = self._micro = 0
         self._prefetch: _Prefetch | None = None
 

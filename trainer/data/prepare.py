@@ -12,16 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dpnb.dataset.bucket import MicroBatch, Plan, plan
+from dpnb.dataset.batch import Batch
+from dpnb.dataset.bucket import Plan, plan
 from dpnb.dataset.scan import Row, scan, without
 from dpnb.errors import DatasetError
-from dpnb.schema.dataset import Dataset
+from dpnb.schema.dataset import Dataset, Directory, settings_of, with_trigger_word
+from dpnb.schema.families.base import FamilyFacts
 from dpnb.schema.model import FACTS
 from dpnb.schema.training import Training
 from dpnb.toml import RunConfig
 from trainer.callbacks import Stopped
 from trainer.data.cache import Cache, Filled, fill, text_key
-from trainer.data.loader import Loader
+from trainer.data.loader import Folder, Loader
 from trainer.engine import World, from_first, gather, together
 from trainer.families.base import Family, Tensors
 from trainer.report import Report
@@ -30,12 +32,16 @@ from trainer.sampling import texts_of
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Everything the loop feeds on: plans, and the cache that holds what they name."""
+    """Everything the loop feeds on: plans, and the cache that holds what they name.
+
+    `folders`: what the directories of the training set ask of their examples, in order.
+    """
 
     cache: Cache
     family: Family
     train: Plan
     held_out: dict[str, Plan]
+    folders: tuple[Folder, ...] = ()
 
     def loader(self, plan: Plan, training: Training, *, replica: int, evaluation: bool = False) -> Loader:
         """The micro-batches of one replica, shuffled by the run's seed, or in fixed order for an evaluation."""
@@ -48,6 +54,7 @@ class Data:
             dp_rank=replica,
             uncond_fraction=training.uncond_fraction,
             evaluation=evaluation,
+            folders=self.folders,
         )
 
     def embeds_of(self, caption: str) -> Tensors:
@@ -87,42 +94,39 @@ def prepare(
     `DatasetError` when a set leaves nothing to train on or the cache cannot be written.
     """
     training = config.training.value
-    replicas = world.size // training.pipeline_stages
     cache = Cache(training.cache_dir)
     encoders = _OnDemand(family, world.device, report)
-    batch = training.image_micro_batch_size_per_gpu or training.micro_batch_size_per_gpu
-    eval_batch = training.eval_image_micro_batch_size_per_gpu or training.eval_micro_batch_size_per_gpu or batch
     fill_cache = _Filler(training, world, report, encoders, cache, stopped)
+    facts = FACTS[training.model.type]
+    dataset = with_trigger_word(config.dataset.value, training.trigger_word)
+    folders = tuple(_folder(dataset, directory) for directory in dataset.directory)
+    empty = [""] if any(folder.caption_dropout for folder in folders) else []
     train = fill_cache(
-        config.dataset.value,
-        deal=_dealer(config.dataset.value, training, batch, training.gradient_accumulation_steps, replicas),
-        prompts=texts_of(training.sample),
+        dataset,
+        deal=_dealer(dataset, facts, Batch.of(training, gpus=world.size)),
+        prompts=[*texts_of(training.sample, training.trigger_word), *empty],
     )
     held_out = {}
     for name, document in config.eval_datasets.items():
-        deal = _dealer(document.value, training, eval_batch, training.eval_gradient_accumulation_steps, replicas)
+        dataset = with_trigger_word(document.value, training.trigger_word)
+        deal = _dealer(dataset, facts, Batch.of_evaluation(training, gpus=world.size))
         try:
-            held_out[name] = fill_cache(document.value, deal=deal)
+            held_out[name] = fill_cache(dataset, deal=deal)
         except DatasetError as error:
             raise DatasetError(f"held-out set '{name}' ({document.path}): {error}") from error
     family.free_encoders()
-    return Data(cache, family, train, held_out)
+    return Data(cache, family, train, held_out, folders)
 
 
-def _dealer(
-    dataset: Dataset, training: Training, batch: MicroBatch, accumulation: int, replicas: int
-) -> Callable[[Sequence[Row]], Plan]:
+def _folder(dataset: Dataset, directory: Directory) -> Folder:
+    return Folder(directory.loss_weight, settings_of(dataset, directory).caption_dropout)
+
+
+def _dealer(dataset: Dataset, facts: FamilyFacts, batch: Batch) -> Callable[[Sequence[Row]], Plan]:
     """Rows -> plan, with everything else fixed: planning happens twice when files turn out to be broken."""
 
     def deal(rows: Sequence[Row]) -> Plan:
-        return plan(
-            rows,
-            dataset,
-            FACTS[training.model.type],
-            micro_batch=batch,
-            gradient_accumulation_steps=accumulation,
-            data_parallel=replicas,
-        )
+        return plan(rows, dataset, facts, **batch._asdict())
 
     return deal
 

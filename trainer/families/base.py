@@ -32,14 +32,21 @@ DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
+    "float8": torch.float8_e4m3fn,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+    "float8_e5m2": torch.float8_e5m2,
 }
 
 
 class Prepared(NamedTuple):
-    """What one micro-batch becomes: the inputs of the first layer, and the target of the last layer's output."""
+    """What one micro-batch becomes: the inputs of the first layer, and the target of the last layer's output.
+
+    `time_B`: when the latents were noised, after the family's own shift; losses are weighted by it.
+    """
 
     inputs: tuple[Tensor, ...]
     target: Tensor
+    time_B: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,9 @@ class Family(Protocol):
     times: TimestepDistribution
     """How training times are drawn (before the family's own shift)."""
     adapter_blocks: Sequence[str]
-    """Class names of the blocks whose linear layers get an adapter by default."""
+    """Class names of the blocks whose linear layers get an adapter by default, and which float8 storage is for."""
+    sensitive: Sequence[str]
+    """How names of modules inside those blocks begin whose weights are too sensitive for float8 and stay in dtype."""
 
     @property
     def pixels_identity(self) -> str:
@@ -87,7 +96,7 @@ class Family(Protocol):
         """Captions -> tensors for the cache, each with batch first and independent of the rest of the batch."""
 
     def load_transformer(self) -> nn.Module:
-        """The diffusers network on the CPU, frozen, in its storage dtype."""
+        """The diffusers network on the CPU, frozen, in `storage.loading_dtype`."""
 
     def layers(self, transformer: Any) -> list[nn.Module]:  # noqa: ANN401 - the network of its own kind
         """The network cut into modules: inputs -> wire, wire -> wire ..., wire -> prediction."""
@@ -105,10 +114,11 @@ class Family(Protocol):
         """Final latents -> pixels in [0, 1], (B, C, F, H, W) float32 on the CPU."""
 
     def save_adapter(self, folder: Path, weights: dict[str, Tensor], config: Any) -> None:  # noqa: ANN401 - peft's
-        """Write an adapter as diffusers and ComfyUI read it. `weights`: "<module>.lora_A.weight" and so on."""
+        """Write an adapter as diffusers and ComfyUI read it. `weights`: "<module>.lora_A.weight" and so on, as
+        `adapters.export_name` has them, with alpha = rank."""
 
-    def load_adapter(self, folder: Path) -> dict[str, Tensor]:
-        """Read back what `save_adapter` wrote."""
+    def load_adapter(self, place: Path) -> dict[str, Tensor]:
+        """Read back what `save_adapter` wrote: the folder, or the .safetensors file in it."""
 
     def save_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write a fully fine-tuned network as a diffusers folder. `weights`: the network's own keys."""

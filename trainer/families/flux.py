@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dpnb.errors import ConfigError, Problem
-from dpnb.schema.model import FACTS, FluxModel
-from trainer import objective
+from dpnb.schema.families.flux import FluxModel
+from dpnb.schema.model import FACTS
+from trainer import adapter_files, objective, storage
 from trainer.families.base import DTYPES, Denoise, Prepared, SampleRequest, Tensors, fingerprint
 
 T5_TOKENS = 512
@@ -145,6 +145,7 @@ class Flux:
     """FLUX.1 behind the Family protocol."""
 
     adapter_blocks: Sequence[str] = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
+    sensitive: Sequence[str] = ("norm",)  # with the modulation, which is a linear layer of AdaLayerNormZero
     facts = FACTS["flux"]
 
     def __init__(self, model: FluxModel) -> None:
@@ -225,9 +226,8 @@ class Flux:
         """FluxTransformer2DModel from the diffusers folder, or from one file when transformer_path is given."""
         from diffusers import FluxTransformer2DModel
 
-        dtype = DTYPES[self.model.transformer_dtype or self.model.dtype]
         folder = self.root / "transformer"
-        options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True}
+        options: dict[str, Any] = {"torch_dtype": storage.loading_dtype(self.model), "local_files_only": True}
         if self.model.transformer_path is None:
             transformer = FluxTransformer2DModel.from_pretrained(folder, **options)
         else:
@@ -269,7 +269,7 @@ class Flux:
             torch.full_like(t_B, self.model.guidance),
             token_grid(height, width).expand(len(t_B), -1, -1),
         )
-        return Prepared(inputs, pack(target))
+        return Prepared(inputs, pack(target), t_B)
 
     # --- sampling ----------------------------------------------------------------------------------------------------
 
@@ -315,7 +315,11 @@ class Flux:
     # --- export ------------------------------------------------------------------------------------------------------
 
     def save_adapter(self, folder: Path, weights: dict[str, Tensor], config: Any) -> None:  # noqa: ANN401 - peft's
-        """adapter_model.safetensors with diffusers' keys ("transformer." prefix), which ComfyUI reads as well."""
+        """adapter_model.safetensors with diffusers' keys ("transformer." prefix).
+
+        LoRA and DoRA load into FluxPipeline; LoRA, LoKr and LoHa into ComfyUI, which looks for peft's names of theirs
+        (LyCORIS') behind the same prefix.
+        """
         from diffusers import FluxPipeline
 
         FluxPipeline.save_lora_weights(
@@ -323,22 +327,9 @@ class Flux:
         )
         config.save_pretrained(folder)
 
-    def load_adapter(self, folder: Path) -> dict[str, Tensor]:
-        """The adapter's weights without the prefix. Also reads diffusers' own pytorch_lora_weights.safetensors.
-
-        Raises `ConfigError` when the folder holds no readable adapter.
-        """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise _no_adapter(f"'{folder}' holds no .safetensors file.")
-        try:
-            weights = load_file(files[0])
-        except SafetensorError as error:
-            raise _no_adapter(f"'{files[0]}' cannot be read: {error}.") from error
-        return {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
+    def load_adapter(self, place: Path) -> dict[str, Tensor]:
+        """The adapter's weights with the network's own names; see trainer/adapter_files.py."""
+        return adapter_files.read(place, "transformer.")
 
     def save_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """A folder that FluxTransformer2DModel.from_pretrained loads."""
@@ -349,11 +340,6 @@ class Flux:
             transformer = FluxTransformer2DModel.from_config(self.config)
         transformer.load_state_dict(weights, assign=True)
         transformer.save_pretrained(folder)
-
-
-def _no_adapter(message: str) -> ConfigError:
-    suggestion = "Name the folder of an export, such as epoch2 of an earlier run."
-    return ConfigError([Problem("error", "value", ("adapter", "init_from_existing"), message, suggestion)])
 
 
 def pack(latents_BCHW: Tensor) -> Tensor:

@@ -1,17 +1,13 @@
-"""Starting points: each function returns a complete Training and its Dataset, ready to be edited, shown or launched.
-
-What a preset does not name stands at the schema's default. The numbers of the large models are what people's own
-files agree on; those of the tiny model are what `dpnb demo` shows.
-"""
+"""The LoRA on the embedded tiny model that `dpnb demo` trains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dpnb.schema.adapter import LoraAdapter
 from dpnb.schema.dataset import Dataset, Directory
-from dpnb.schema.model import FluxModel
+from dpnb.schema.families.flux import FluxModel
 from dpnb.schema.optimizer import AdamW
 from dpnb.schema.sample import Prompt, Sampling
 from dpnb.schema.training import EvalDataset, Training
@@ -89,64 +85,5 @@ def tiny_lora(
     folders = [Directory(path=str(pictures), trigger_word=trigger_word)]
     if known_pictures is not None:
         folders.append(Directory(path=str(known_pictures)))
-    return training, Dataset(resolutions=_sides(TINY_SIDE_PX), directory=folders)
-
-
-def flux_lora(
-    *,
-    model_dir: Path | str = "models/FLUX.1-dev",
-    pictures: Path | str = "pictures",
-    output_dir: Path | str = "runs",
-    dataset_toml: Path | str = "dataset.toml",
-    prompts: Sequence[str] = (),
-    trigger_word: str = "",
-    resolution_px: int = 512,
-    rank: int = 16,
-    epochs: int = 65,
-    learning_rate: float = 1e-4,
-) -> tuple[Training, Dataset]:
-    """A LoRA on FLUX.1 [dev] for one GPU with 40 GB, or 24 GB at `resolution_px` 512.
-
-    `model_dir` is the model's folder in diffusers format; `pictures` a folder of pictures with captions.
-    """
-    sample = None
-    if prompts:
-        sample = Sampling(
-            prompts=[Prompt(text=text) for text in prompts],
-            every_n_epochs=5,
-            width=resolution_px,
-            height=resolution_px,
-        )
-    training = Training(
-        output_dir=str(output_dir),
-        dataset=str(dataset_toml),
-        epochs=epochs,
-        gradient_accumulation_steps=4,
-        activation_checkpointing=True,
-        warmup_steps=20,
-        save_every_n_epochs=5,
-        checkpoint_every_n_minutes=30.0,
-        model=FluxModel(diffusers_path=str(model_dir), flux_shift=True),
-        adapter=LoraAdapter(rank=rank),
-        optimizer=AdamW(lr=learning_rate, betas=[0.9, 0.99]),
-        sample=sample,
-    )
-    dataset = Dataset(
-        resolutions=_sides(resolution_px),
-        enable_ar_bucket=True,
-        min_ar=0.5,
-        max_ar=2.0,
-        num_ar_buckets=7,
-        trigger_word=trigger_word,
-        directory=[Directory(path=str(pictures))],
-    )
-    return training, dataset
-
-
-def _sides(side_px: int) -> list[int | float]:
-    """One resolution, typed as the schema has it (lists are invariant)."""
-    return [side_px]
-
-
-PRESETS: dict[str, Callable[[], tuple[Training, Dataset]]] = {"flux": flux_lora}
-"""What `TrainingForm(name)` starts from, by family: presets whose every argument has a default."""
+    sides: list[int | float] = [TINY_SIDE_PX]
+    return training, Dataset(resolutions=sides, directory=folders)

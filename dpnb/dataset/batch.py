@@ -1,0 +1,33 @@
+"""How many examples make a batch: the one answer of dry run, pre-flight checks and trainer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dpnb.dataset.bucket import MicroBatch
+from dpnb.schema.training import Training
+
+
+class Batch(NamedTuple):
+    """What makes a global batch. `data_parallel`: copies of the model that train side by side."""
+
+    micro_batch: MicroBatch = 1
+    gradient_accumulation_steps: int = 1
+    data_parallel: int = 1
+
+    @classmethod
+    def of(cls, training: Training, *, gpus: int | None = None) -> Batch:
+        """The batch of a training on so many GPUs; None means as many as one copy of the model takes."""
+        micro_batch = training.image_micro_batch_size_per_gpu or training.micro_batch_size_per_gpu
+        return cls(micro_batch, training.gradient_accumulation_steps, _copies(training, gpus))
+
+    @classmethod
+    def of_evaluation(cls, training: Training, *, gpus: int | None = None) -> Batch:
+        """The batch in which the held-out sets of a training are evaluated."""
+        own = training.eval_image_micro_batch_size_per_gpu or training.eval_micro_batch_size_per_gpu
+        micro_batch = own or cls.of(training).micro_batch
+        return cls(micro_batch, training.eval_gradient_accumulation_steps, _copies(training, gpus))
+
+
+def _copies(training: Training, gpus: int | None) -> int:
+    return 1 if gpus is None else max(1, gpus // training.pipeline_stages)

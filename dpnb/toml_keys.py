@@ -1,0 +1,135 @@
+"""What an unknown key was meant to be: a key of another table or file of ours, of another trainer, or a slip.
+
+`where_it_belongs` gives the one sentence that follows "unknown key."; an exact match elsewhere in our own vocabulary
+counts for more than another trainer's name, and that for more than a name that is merely similar.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from dpnb.errors import Loc
+from dpnb.schema.base import Section, section_types, sections_below, tag_of
+from dpnb.schema.dataset import Dataset
+from dpnb.schema.pytorch_optimizers import Signature
+from dpnb.schema.training import Training
+
+_MANY_TRAINERS = 2
+MANY_KEYS = 15  # beyond this a list of all keys helps nobody
+
+
+def where_it_belongs(loc: Loc, owner: type[Section] | None, root: type[Section], *, is_table: bool) -> str:
+    """What to do about an unknown key at `loc`, which stands in a table of `owner` in a file of `root`."""
+    name = str(loc[-1])
+    siblings = list(owner.model_fields) if owner is not None else []
+    if len(loc) > 1 and name in root.model_fields:
+        if is_table:
+            return f"It is a table of its own: write [{name}]."
+        return f"It is a top-level key: move it above the first [table] header (now it belongs to {header(loc[:-1])})."
+    if owner is not None and issubclass(owner, Signature):
+        taken = [key for key in siblings if key != "type"]
+        return did_you_mean(name, taken) or f"{owner.__name__} takes {', '.join(taken)}."
+    if kinds := _variants_with(name, loc, root):
+        return f"Only type = {any_of(kinds)} takes it."
+    return (
+        _in_another_table(name, root)
+        or _of_another_trainer(loc, root)
+        or did_you_mean(name, siblings)
+        or _what_there_is(siblings, root, tables=is_table and owner is root)
+    )
+
+
+def _in_another_table(name: str, root: type[Section]) -> str:
+    """The table of this file, or the other file, that knows a key."""
+    if tables := [table for table, keys in _keys_by_table(root).items() if name in keys]:
+        return f"It belongs in {any_of(tables)}."
+    other: type[Section] | None = Dataset if root is Training else Training if root is Dataset else None
+    if other is None:
+        return ""
+    file = "dataset" if other is Dataset else "training"
+    if name in other.model_fields:
+        return f"It belongs in the {file} file."
+    tables = [table for table, keys in _keys_by_table(other).items() if name in keys]
+    return f"It belongs in the {file} file, in {any_of(tables)}." if tables else ""
+
+
+def _of_another_trainer(loc: Loc, root: type[Section]) -> str:
+    """Whose key it is, and what it is called here."""
+    if root not in (Training, Dataset):
+        return ""
+    from dpnb.schema.foreign import foreign
+
+    dotted = ".".join(part for part in loc if isinstance(part, str))
+    found = foreign(dotted, "training" if root is Training else "dataset")
+    if found is None:
+        return ""
+    name = str(loc[-1])
+    words = []
+    if found.trainer:
+        whose = re.split(", | and ", found.trainer)
+        trainers = found.trainer if len(whose) <= _MANY_TRAINERS else f"{whose[0]} and others"
+        words.append(f"'{name}' is a name of {trainers}.")
+        words.append(f"Here it is {found.ours}." if found.ours else "There is no such key here.")
+    words.append(found.note)
+    if found.ours and not found.trainer and found.ours not in found.note:
+        words.append(f"It is called {found.ours}.")
+    return " ".join(filter(None, words))
+
+
+def _what_there_is(siblings: Sequence[str], root: type[Section], *, tables: bool) -> str:
+    if tables:
+        return f"Tables known here: {', '.join(_keys_by_table(root))}."
+    if 0 < len(siblings) <= MANY_KEYS:
+        return f"Known here: {', '.join(siblings)}."
+    return "There is no such key: remove it."
+
+
+def header(loc: Loc) -> str:
+    """The header of the table at a place, as it is written."""
+    name = ".".join(part for part in loc if isinstance(part, str))
+    return f"[[{name}]]" if isinstance(loc[-1], int) else f"[{name}]"
+
+
+def _variants_with(name: str, loc: Loc, root: type[Section]) -> list[str]:
+    """The types of the same table that know a key."""
+    sections = [root]
+    for part in loc[:-1]:
+        if isinstance(part, str):
+            fields = [s.model_fields[part] for s in sections if part in s.model_fields]
+            sections = [below for field in fields for below in sections_below(field.annotation)]
+    return [f"'{tag_of(s)}'" for s in sections if tag_of(s) and name in s.model_fields]
+
+
+@cache
+def _keys_by_table(root: type[Section]) -> dict[str, set[str]]:
+    """The keys that the tables below a file's root know, by header, all variants of a table together."""
+    return {
+        header((name,) if section_types(info.annotation) else (name, 0)): {
+            key for section in sections_below(info.annotation) for key in section.model_fields
+        }
+        for name, info in root.model_fields.items()
+        if sections_below(info.annotation)
+    }
+
+
+def any_of(words: Sequence[str]) -> str:
+    """Words in a row: a, b or c."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+_SHORT_NAMES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "learning_rate": "lr"}
+
+
+def did_you_mean(seen: str, choices: Sequence[str]) -> str:
+    """A name that was probably meant: the same words in another order, or nearly the same letters; else nothing."""
+    low = seen.lower()
+    words = sorted(low.split("_"))
+    near = [c for c in choices if c == _SHORT_NAMES.get(low) or sorted(c.split("_")) == words]
+    # A number in a name is never a slip of the fingers: float8 is not float32. One too many may be: wan2.1 is wan.
+    digits = re.findall(r"\d+", low)
+    alike = [c for c in choices if not digits or re.findall(r"\d+", c) in (digits, [])]
+    near += difflib.get_close_matches(low, alike, n=1, cutoff=0.65)
+    return f"Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,109 @@
+"""One field of a form: its control, and below it help, what differs from the default, and what the validator says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from dpnb.errors import Loc, Problem
+from dpnb.widgets.controls import Control, Host, show_list
+from dpnb.widgets.draft import UNSET, Draft
+from dpnb.widgets.look import close_tree, escape, set_class
+from dpnb.widgets.shapes import Spec
+
+LONG_DEFAULT = 40  # characters of a default that are shown
+
+
+class Row:
+    """A field with its note, and a Reset button from the moment on that it differs from its default."""
+
+    def __init__(self, host: Host, spec: Spec, *, alone: bool = False, found: bool = False) -> None:
+        """`alone`: the field has a page to itself, whose title says its name. `found`: it is a result of a search,
+        shown even where it has no effect."""
+        self.host, self.spec, self.found = host, spec, found
+        self.control: Control = host.control_for(spec)
+        self.note = host.look.html("", "dpnb-note")
+        self.reset: Any = None
+        self.nested = spec.shape.holds_sections
+        self._heading = f"<h4>{escape(spec.label)}</h4>" if self.nested and not alone else ""
+        parts = (self.note, self.control.widget) if self.nested else (self.control.widget, self.note)
+        wide = self.nested or spec.ui.multiline or spec.ui.path is not None
+        self.widget = host.look.box(parts, "dpnb-cell", *(("dpnb-wide",) if wide else ()))
+
+    def refresh(self) -> None:
+        """Show value, help and problems of the field as they are now."""
+        self.control.refresh()
+        draft, spec = self.host.draft, self.spec
+        problems = [p for p in self.host.problems if belongs(p.loc, spec.loc, exactly=self.nested)]
+        applies, changed = draft.applies(spec), draft.changed(spec)
+        # What has been set is shown even where it has no effect: nobody can take out what is out of sight.
+        set_class(self.widget, "dpnb-hidden", not (applies or problems or changed or self.found))
+        set_class(self.widget, "dpnb-bad", any(p.severity == "error" for p in problems) and not self.nested)
+        idle = "" if applies or problems else '<span class="dpnb-quiet">Without effect as things are.</span> '
+        self.note.value = self._heading + idle + note_html(spec, draft, problems)
+        self._offer_reset(not self.nested and changed)
+
+    def _offer_reset(self, offered: bool) -> None:
+        """Show or hide the button; it is made when it is first needed, since most fields never need one."""
+        if offered and self.reset is None:
+            tooltip = f"Set {self.spec.label} back to its default"
+            self.reset = self.host.look.button("Reset", "dpnb-small", "dpnb-reset", tooltip=tooltip)
+            self.reset.on_click(lambda _: self.host.edited(self.spec.loc, UNSET))
+            self.widget.children = (*self.widget.children, self.reset)
+        if self.reset is not None:
+            set_class(self.reset, "dpnb-hidden", not offered)
+
+    def close(self) -> None:
+        """Close every widget of the row."""
+        self.control.close()
+        close_tree(self.widget)
+
+
+def belongs(found: Loc, loc: Loc, *, exactly: bool) -> bool:
+    """A section's head shows what is said of the section itself, a field also what is said of a part of it."""
+    return found == loc if exactly else found[: len(loc)] == loc
+
+
+def note_html(spec: Spec, draft: Draft, problems: Sequence[Problem]) -> str:
+    """Help, the default where it was left, and the validator's words, as HTML."""
+    parts = [f'<span title="{escape(spec.name)} in the TOML file">{escape(spec.help)}</span>']
+    if spec.ui.pending or (len(spec.shape.sections) == 1 and spec.shape.sections[0].pending):
+        parts.append('<span class="dpnb-quiet">(The trainer of dpnb does not act on this yet.)</span>')
+    if draft.changed(spec) and not spec.shape.holds_sections:
+        parts.append(f'<span class="dpnb-changed">Changed (default: {escape(default_words(spec))}).</span>')
+    if spec.ui.path is not None and not problems:
+        parts.append(_found_html(draft.get(spec.loc)))
+    parts += [problem_html(problem, spec.help) for problem in problems]
+    return " ".join(part for part in parts if part)
+
+
+def default_words(spec: Spec) -> str:
+    """The default of a field as a person would say it."""
+    if spec.default is None or isinstance(spec.default, SecretStr):
+        return "not set"
+    if isinstance(spec.default, bool):
+        return "yes" if spec.default else "no"
+    words = show_list(spec.default) or "empty"
+    return words if len(words) <= LONG_DEFAULT else f"{words[: LONG_DEFAULT - 3]}..."
+
+
+def problem_html(problem: Problem, shown: str = "") -> str:
+    """The validator's words as HTML, without a suggestion that only repeats the help `shown` above it."""
+    meaning = re.fullmatch(r"\(Meaning: (.*?)\.*\)", problem.suggestion)
+    repeats = meaning is not None and meaning[1] in shown
+    words = problem.message if repeats else f"{problem.message} {problem.suggestion}".rstrip()
+    words = escape(words[:1].upper() + words[1:])
+    return f'<span class="dpnb-{problem.severity}" role="alert">{words}</span>'
+
+
+def _found_html(value: Any) -> str:  # noqa: ANN401 - whatever was typed
+    """That paths are there, or will be made; a missing one is a problem and needs no second word."""
+    paths = [path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str) and path]
+    if not paths:
+        return ""
+    there = all(Path(path).exists() for path in paths)
+    return f'<span class="dpnb-found">{"Found." if there else "Will be created."}</span>'

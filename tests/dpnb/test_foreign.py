@@ -1,0 +1,108 @@
+"""The table of other trainers' keys: every key of ours that it names exists, and none of its own is a key of ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from dpnb.schema.base import Section, sections_below
+from dpnb.schema.dataset import Dataset
+from dpnb.schema.foreign import (
+    AI_TOOLKIT,
+    DIFFUSERS,
+    ERI,
+    KOHYA,
+    MUSUBI,
+    ONETRAINER,
+    TRANSFORMER_LAB,
+    File,
+    Foreign,
+    foreign,
+    rows,
+)
+from dpnb.schema.training import Training
+
+TRAINERS = (KOHYA, MUSUBI, AI_TOOLKIT, ERI, ONETRAINER, TRANSFORMER_LAB, DIFFUSERS)
+FILES: tuple[tuple[File, type[Section]], ...] = (("training", Training), ("dataset", Dataset))
+EVERY_ROW = sorted({(file, key, *row) for file, _ in FILES for t in TRAINERS for key, row in rows(t, file).items()})
+
+
+def sections_at(key: str, root: type[Section]) -> list[type[Section]]:
+    """The sections in which the last part of a dotted key would stand."""
+    owners = [root]
+    for part in key.split(".")[:-1]:
+        owners = [
+            below
+            for owner in owners
+            if part in owner.model_fields
+            for below in sections_below(owner.model_fields[part].annotation)
+        ]
+    return owners
+
+
+def is_ours(key: str, root: type[Section]) -> bool:
+    return any(key.rpartition(".")[2] in section.model_fields for section in sections_at(key, root))
+
+
+def test_the_table_covers_every_trainer_that_people_come_from() -> None:
+    assert all(len(rows(trainer, "training")) > 20 for trainer in TRAINERS)
+    assert len(EVERY_ROW) > 350
+
+
+@pytest.mark.parametrize(("file", "key", "ours", "note"), EVERY_ROW, ids=[f"{r[0]}-{r[1]}" for r in EVERY_ROW])
+def test_each_row_names_a_key_of_ours_and_is_none(file: File, key: str, ours: str, note: str) -> None:
+    here = dict(FILES)[file]
+    there = Dataset if here is Training else Training
+    assert not is_ours(key, here), f"{key} is a key of ours"
+    if not ours:
+        assert note, f"{key} has neither a key of ours nor a reason"
+        return
+    assert is_ours(ours, here) or is_ours(ours, there), f"{ours} is no key of ours"
+    other = "dataset" if file == "training" else "training"
+    assert (f"It is in the {other} file" in note) == (not is_ours(ours, here)), f"{key}: wrong file named"
+
+
+@pytest.mark.parametrize("note", sorted({row[3] for row in EVERY_ROW if row[3]}))
+def test_notes_are_whole_sentences(note: str) -> None:
+    assert note.endswith(".")
+    assert not note.startswith(" ")
+
+
+def test_a_key_of_several_trainers_names_them_all() -> None:
+    assert foreign("network_dim", "training") == Foreign(f"{KOHYA} and {MUSUBI}", "adapter.rank", "")
+    found = foreign("learning_rate", "training")
+    assert found is not None
+    assert (found.trainer, found.ours) == (f"{KOHYA}, {MUSUBI}, {TRANSFORMER_LAB} and {DIFFUSERS}", "optimizer.lr")
+
+
+def test_a_dotted_key_is_looked_up_whole_and_then_by_its_last_part() -> None:
+    assert foreign("train.batch_size", "training") == Foreign(
+        f"{AI_TOOLKIT} and {ERI}", "micro_batch_size_per_gpu", ""
+    )
+    assert foreign("adapter.network_dim", "training") == foreign("network_dim", "training")
+    assert foreign("directory.folder_path", "dataset") == foreign("folder_path", "dataset")
+
+
+def test_a_key_of_the_other_file_says_which() -> None:
+    found = foreign("caption_dropout_rate", "training")
+    assert found is not None
+    assert (found.ours, found.note) == ("caption_dropout", "It is in the dataset file.")
+    found = foreign("max_train_epochs", "dataset")
+    assert found is not None
+    assert (found.ours, found.note) == ("epochs", "It is in the training file.")
+
+
+def test_keys_that_nothing_reads_have_no_trainer() -> None:
+    found = foreign("pseudo_huber_c", "training")
+    assert found is not None
+    assert found.trainer == ""
+    assert found.ours == "huber_delta"
+    assert found.note == (
+        "Nothing reads it. huber_delta and smooth_l1_beta serve the same purpose with another number: choose it anew."
+    )
+    gpus = foreign("number_of_gpus", "training")
+    assert gpus == Foreign("", "", "Nothing reads it. The launcher takes it: `dpnb launch --num-gpus N`.")
+
+
+def test_a_key_that_nobody_knows_is_nobody_s() -> None:
+    assert foreign("frobnicate", "training") is None
+    assert foreign("directory.frobnicate", "dataset") is None

@@ -1,0 +1,163 @@
+"""Mistakes that stand in people's own files, each with the words that lead out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dpnb.errors import ConfigError
+from dpnb.schema import FACTS, Dataset, Section, Training
+from dpnb.toml import dump, load
+from tests.dpnb.every_family import training
+
+TOP = "output_dir = 'o'\ndataset = 'd'\nepochs = 1\nsave_every_n_epochs = 1\n"
+WAN = "[model]\ntype = 'wan'\nckpt_path = 'w'\ndtype = 'bfloat16'\n"
+ADAPTER = "[adapter]\ntype = 'lora'\nrank = 32\ndtype = 'bfloat16'\n"
+OPTIMIZER = "[optimizer]\ntype = 'adamw_optimi'\nlr = 2e-5\n"
+DATA = "resolutions = [512]\n[[directory]]\npath = 'x'\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def said(text: str, cls: type[Section] = Training, *, paths: bool = False) -> list[str]:
+    Path("x.toml").write_text(text)
+    try:
+        found = load("x.toml", cls, paths=paths).warnings
+    except ConfigError as error:
+        found = error.problems
+    return [str(problem).removeprefix("x.toml:") for problem in found]
+
+
+def test_the_file_that_the_others_are_made_of_is_right():
+    assert not [line for line in said(TOP + WAN + ADAPTER + OPTIMIZER) if "error" in line]
+    assert not said(DATA, Dataset)
+
+
+MOVE = "It is a top-level key: move it above the first [table] header (now it belongs to {})."
+
+
+@pytest.mark.parametrize("key", ["micro_batch_size_per_gpu", "caching_batch_size", "blocks_to_swap", "seed"])
+@pytest.mark.parametrize("table", ["[adapter]", "[monitoring]", "[ema]", "[[sample.prompts]]", "[[eval_datasets]]"])
+def test_a_top_level_key_that_slipped_below_a_table(key, table):
+    if key == "seed" and table == "[[sample.prompts]]":
+        return  # its own
+    text = TOP + WAN + OPTIMIZER + {
+        "[adapter]": ADAPTER,
+        "[monitoring]": "[monitoring]\nenable_wandb = false\n",
+        "[ema]": "[ema]\ndecay = 0.5\n",
+        "[[sample.prompts]]": "[[sample.prompts]]\ntext = 'a'\n",
+        "[[eval_datasets]]": "[[eval_datasets]]\nname = 'a'\nconfig = 'd'\n",
+    }[table]  # fmt: skip
+    (line,) = [line for line in said(f"{text}{key} = 1\n") if "error" in line]
+    assert line.endswith(f".{key}: unknown key. {MOVE.format(table)}")
+    assert line.startswith(f"{text.count(chr(10)) + 1}:1: ")
+
+
+def test_a_table_whose_kind_is_not_known_is_checked_all_the_same():
+    text = TOP + WAN.replace("type = 'wan'\n", "") + "transformer_dtype = 8\nepochs = 2\nfoo = 1\n"
+    text += "[adapter]\ntype = 'loora'\nrank = 'x'\nalpha = 0\nlr = 1\n"
+    text += "[optimizer]\nlr = -1\nblocks_to_swap = 4\nd_coef = 1\n"
+    assert [line.split(". ")[0] for line in said(text)] == [
+        "5:1: error: model.type: is missing",
+        "8:1: error: model.transformer_dtype: 8 is not one of float32, float16, bfloat16, float8, float8_e4m3fn, "
+        "float8_e5m2.",
+        "9:1: error: model.epochs: unknown key",
+        "10:1: error: model.foo: unknown key",
+        "12:1: error: adapter.type: 'loora' is not one of lora, lokr, loha, dora",
+        "13:1: error: adapter.rank: 'x' is a text; expected a whole number",
+        "14:1: error: adapter.alpha: 0 is too small: it must be above 0",
+        "15:1: error: adapter.lr: unknown key",
+        "16:1: error: optimizer.type: is missing",
+        "17:1: error: optimizer.lr: -1 is too small: it must be at least 0",
+        "18:1: error: optimizer.blocks_to_swap: unknown key",
+    ]
+
+
+def test_a_missing_type_is_guessed_where_one_kind_alone_fits():
+    text = TOP + "[model]\nckpt_path = 'w'\nmin_t = 0.1\n" + ADAPTER + OPTIMIZER
+    assert "5:1: error: model.type: is missing. Add type = 'wan'." in said(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        # what upstream refuses or ignores
+        (TOP + WAN + ADAPTER + OPTIMIZER + "[lr_scheduler]\ntype = 'cosine'\n",
+            "16:1: error: lr_scheduler: {type = 'cosine'} is not one of constant, linear, cosine."),
+        (TOP + WAN + ADAPTER.replace("lora", "oft") + OPTIMIZER,
+            "10:1: error: adapter.type: 'oft' is not one of lora, lokr, loha, dora."),
+        (TOP + WAN.replace("'wan'", "'wan2.2'") + ADAPTER + OPTIMIZER,
+            f"6:1: error: model.type: 'wan2.2' is not one of {', '.join(FACTS)}. Did you mean 'wan'?"),
+        (TOP + WAN.replace("ckpt", "chpt") + ADAPTER + OPTIMIZER,
+            "7:1: error: model.chpt_path: unknown key. Nothing reads it. It is called model.ckpt_path."),
+        (TOP + WAN + "vae_path = 'v'\n" + ADAPTER + OPTIMIZER,
+            "9:1: error: model.vae_path: unknown key. Only type = "),
+        (TOP + WAN + ADAPTER + "network_dim = 4\n" + OPTIMIZER,
+            "13:1: error: adapter.network_dim: unknown key. 'network_dim' is a name of kohya sd-scripts and "
+            "musubi-tuner. Here it is adapter.rank."),
+        (TOP.replace("epochs = 1\n", "", 1) + WAN + ADAPTER + OPTIMIZER, "1:1: error: epochs: is missing."),
+        (TOP + "number_of_gpus = 2\n" + WAN + ADAPTER + OPTIMIZER, "5:1: error: number_of_gpus: unknown key."),
+        (TOP + "only_double_blocks = true\n" + WAN + ADAPTER + OPTIMIZER,
+            "5:1: error: only_double_blocks: unknown key."),
+        (TOP + WAN + "qwen_path = 'x'\n" + ADAPTER + OPTIMIZER, "9:1: error: model.qwen_path: unknown key."),
+        # syntax
+        (TOP + "warmup_steps = 1 lr_scheduler = 'linear'\n" + WAN,
+            "5:18: error: a second key, 'lr_scheduler', stands on the same line. Give each key a line of its own."),
+        (TOP.replace("'o'", "/data/o"), "1:14: error: /data/o is a text without quotes. Write '/data/o'."),
+        (TOP + "eval_datasets = [\n#  {name = 'a', config = 'b'}\n" + WAN,
+            "5:17: error: the list that begins here is never closed."),
+        ("import os\n" + TOP, "1:8: error: this is program code, not TOML."),
+        (TOP.replace("'o'", '"D:\\models"'), "1:19: error: a \\ in double quotes begins a code such as \\n, and this "
+            "is none. For a path write / instead of \\, or use single quotes."),
+    ],
+)  # fmt: skip
+def test_training_files(text, message):
+    assert any(line.startswith(message) for line in said(text)), said(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("video_clip_mode = 'single_middle'\n" + DATA,
+            "1:1: error: video_clip_mode: unknown key. It belongs in the training file."),
+        (DATA + "rank = 4\n", "4:1: error: directory[0].rank: unknown key. It belongs in the training file, in "
+            "[adapter] or [optimizer]."),
+        (DATA + "subsample_ratio = 0.5\n", f"4:1: error: directory[0].subsample_ratio: unknown key. "
+            f"{MOVE.format('[[directory]]')}"),
+        ("image_dir = 'x'\n" + DATA, "1:1: error: image_dir: unknown key. 'image_dir' is a name of kohya sd-scripts"),
+    ],
+)  # fmt: skip
+def test_dataset_files(text, message):
+    assert any(line.startswith(message) for line in said(text, Dataset)), said(text, Dataset)
+
+
+@pytest.mark.parametrize("key", ["resolutions = [512]", "min_ar = 0.5", "num_repeats = 2", "caption_prefix = 'x'"])
+def test_general_keys_below_a_folder_are_its_own(key):
+    text = "resolutions = [64]\nenable_ar_bucket = true\nmin_ar = 0.5\nmax_ar = 2\nnum_ar_buckets = 3\n"
+    assert said(f"{text}[[directory]]\npath = 'x'\n{key}\n", Dataset) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("'D:\\models\\wan'", "Folders are separated by / here: write the path with / instead of \\ (under WSL, C: is "
+            "/mnt/c)."),
+        ("'$HOME/wan'", "Variables are not expanded in a TOML file: write the full path."),
+        ("'~/wan'", "'~' is not expanded in a TOML file: write the full path, such as '"),
+        ("'/data/your_model_here'", "Correct the path."),
+    ],
+)  # fmt: skip
+def test_paths(path, advice):
+    lines = said(TOP + WAN.replace("'w'", path) + ADAPTER + OPTIMIZER, paths=True)
+    (line,) = [line for line in lines if "ckpt_path" in line]
+    assert line.startswith(f"7:1: error: model.ckpt_path: {path} does not exist. {advice}")
+
+
+@pytest.mark.parametrize("family", sorted(FACTS))
+def test_what_we_write_is_read_without_a_word(family):
+    value = training({"diffusers_path": "x"} if family == "sd15" else {}, family=family)
+    assert not [line for line in said(dump(value, everything=True, comments=True)) if "error" in line]
