@@ -30,7 +30,8 @@ class Network:
     `blocks`: swapping one takes 1 / blocks of the weights off the GPU, and `max_swap` can be swapped. `px`: side of
     the square of pixels that one token stands for. `frames`: frames that one token stands for; `text_tokens` come on
     top. `stored_bytes`: of one weight in the files that the preset names. `float8`: the format in which frozen
-    weights can be held instead, empty where the family has none. `beside_gib`: a text encoder that stays loaded.
+    weights can be held instead, empty where the family has none, and `sensitive_billion` the weights that stay as they
+    are beside it. `beside_gib`: a text encoder that stays loaded.
     """
 
     billion: float
@@ -42,6 +43,7 @@ class Network:
     text_tokens: int = 512
     stored_bytes: int = 2
     float8: str = ""
+    sensitive_billion: float = 0.0
     beside_gib: float = 0.0
 
 
@@ -69,7 +71,10 @@ def weights_gib(network: Network, *, float8: bool = False, blocks_to_swap: int =
     """Frozen weights on the GPU. Takes all weights for blocks of one size: embeddings, which stay, are a few per cent
     of them, and the block that is on its way to the GPU is counted in the workspace."""
     share = 1 - blocks_to_swap / network.blocks if blocks_to_swap else 1.0
-    return network.billion * 1e9 * (1 if float8 else network.stored_bytes) * share / GIB
+    numbers = network.billion * network.stored_bytes
+    if float8:
+        numbers = network.billion + network.sensitive_billion * (network.stored_bytes - 1)
+    return numbers * 1e9 * share / GIB
 
 
 def adapter_gib(network: Network, rank: int, *, eight_bit: bool = False) -> float:

@@ -67,7 +67,7 @@ IMAGE_ROWS: dict[str, Row] = {
     "flux": Row(
         what="FLUX.1 [dev], 12 B",
         source="black-forest-labs/FLUX.1-dev",
-        network=Network(11.9, 3072, 38, 34, float8=_FP8),
+        network=Network(11.9, 3072, 38, 34, float8=_FP8, sensitive_billion=3.3),
         paths=_DIFFUSERS,
         sizes=PICTURES,
         model={"flux_shift": True},

@@ -325,6 +325,15 @@ def _full_finetune_needs_precision(t: Training) -> Iterator[Problem]:
         )
 
 
+def _export_keeps_numbers(t: Training) -> Iterator[Problem]:
+    if t.adapter is not None and t.save_dtype in ("float8", "float8_e4m3fn"):
+        yield warning(
+            ("save_dtype",),
+            f"'{t.save_dtype}' has nothing between 0 and 0.001, where many numbers of an adapter are.",
+            "Use 'bfloat16'.",
+        )
+
+
 # --- keys that switch one another off --------------------------------------------------------------------------------
 
 
@@ -391,6 +400,7 @@ TRAINING_RULES: tuple[Callable[[Training], Iterator[Problem]], ...] = (
     _clips_are_there,
     _storage_fits_computation,
     _full_finetune_needs_precision,
+    _export_keeps_numbers,
     _every_key_counts,
     _sampling_happens,
     _monitoring_is_complete,

@@ -183,6 +183,7 @@ def test_weights_shrink_with_format_and_swapping() -> None:
     network = Network(10.0, 4096, blocks=40, max_swap=38, float8="float8")
     assert weights_gib(network) == pytest.approx(20e9 / 2**30)
     assert weights_gib(network, float8=True) == pytest.approx(10e9 / 2**30)
+    assert weights_gib(replace(network, sensitive_billion=2.0), float8=True) == pytest.approx(12e9 / 2**30)
     assert weights_gib(network, float8=True, blocks_to_swap=30) == pytest.approx(2.5e9 / 2**30)
     assert adapter_gib(network, 32) == pytest.approx(2 * adapter_gib(network, 16))
     assert adapter_gib(network, 32, eight_bit=True) < adapter_gib(network, 32)

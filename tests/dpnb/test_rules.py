@@ -36,6 +36,9 @@ def test_a_good_file_has_no_problems():
     assert check_training(training(adapter=None, sample=sampling(), eval_datasets=[EVAL])) == []
     assert check_training(training(pipeline_stages=3, partition_method="manual", partition_split=[2, 5])) == []
     assert check_training(training(activation_checkpointing=True, reentrant_activation_checkpointing=True)) == []
+    # Names that are there but empty leave the choice to W&B.
+    empty = Monitoring(enable_wandb=True, wandb_tracker_name="", wandb_run_name="")
+    assert check_training(training(monitoring=empty)) == []
 
 
 @pytest.mark.parametrize(
@@ -214,6 +217,11 @@ def test_a_good_file_has_no_problems():
             "error: optimizer.momentum_type: 'sm' needs a rank to project to. Add rank and update_proj_gap.",
         ),
         (
+            {"save_dtype": "float8"},
+            "warning: save_dtype: 'float8' has nothing between 0 and 0.001, where many numbers of an adapter are. Use "
+            "'bfloat16'.",
+        ),
+        (
             {"sample": sampling(negative="bad")},
             "warning: sample.negative: has no effect. Set sample.true_cfg above 1, such as 3.0.",
         ),
@@ -294,7 +302,7 @@ def test_what_a_family_takes(monkeypatch):
 
 def test_every_rule_is_pinned_above():
     """A new rule is a new row: count them."""
-    assert len(rules.TRAINING_RULES) == 21
+    assert len(rules.TRAINING_RULES) == 22
 
 
 @pytest.mark.parametrize("family", FAMILIES)
