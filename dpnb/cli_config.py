@@ -3,8 +3,8 @@
     dpnb validate FILE... [--json] [--no-paths]     0 clean, 1 problems, 2 a file cannot be read
     dpnb schema [KEY] [--file training|dataset] [--json]
 
-A training file is checked with the dataset files that it names. What is not here: the checks themselves (dpnb/toml.py)
-and the JSON Schema (dpnb/schema/json_schema.py).
+A training file is checked with the dataset files that it names. What is not here: the checks themselves (dpnb/toml) and the
+JSON Schema (dpnb/schema/json_schema.py).
 """
 
 from __future__ import annotations
@@ -75,11 +75,12 @@ def validate(arguments: argparse.Namespace) -> int:
 
 def reports_of(file: Path, *, paths: bool = True) -> dict[str, Report]:
     """What is wrong with a file and with the dataset files that it names, by file, each problem at its line."""
-    from dpnb import toml, toml_syntax
+    from dpnb import toml
     from dpnb.schema.dataset import Dataset
+    from dpnb.toml import syntax
 
     try:
-        text = toml_syntax.read(file)
+        text = syntax.read(file)
     except ConfigError as error:
         is_read = error.problems[0].code != "path"
         return {str(file): Report("training", dict.fromkeys(error.problems), is_read)}
@@ -179,7 +180,7 @@ def rows(cls: type[Section], path: str = "", header: str = "(top)") -> Iterator[
 def _line(row: Row) -> str:
     """Key, type, default, unit and help on one line, or as many as the terminal needs."""
     from dpnb.schema.base import ui_of
-    from dpnb.toml_words import type_words
+    from dpnb.toml.words import type_words
 
     unit = ui_of(row.field).unit
     start = f"  {row.key.rpartition('.')[2]:<28}  {type_words(row.field)}, {_default(row.field)}"
@@ -190,7 +191,7 @@ def _line(row: Row) -> str:
 
 
 def _default(info: FieldInfo) -> str:
-    from dpnb.toml_write import inline
+    from dpnb.toml.write import inline
 
     if info.is_required():
         return "required"
@@ -201,8 +202,8 @@ def _default(info: FieldInfo) -> str:
 def _about(key: str, files: dict[str, type[Section]]) -> Iterator[str]:
     """Paragraphs about every key of that dotted name, or of that last name. Raises `DpnbError` where there is none."""
     from dpnb.schema.base import ui_of
-    from dpnb.toml_keys import did_you_mean
-    from dpnb.toml_words import type_words
+    from dpnb.toml.keys import did_you_mean
+    from dpnb.toml.words import type_words
 
     everything = [(file, row) for file, cls in files.items() for row in rows(cls)]
     found = [(file, row) for file, row in everything if key in (row.key, row.key.rpartition(".")[2])]

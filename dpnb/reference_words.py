@@ -1,6 +1,6 @@
 """What a field of the schema takes, in the few words that fit a cell of the reference page: type, bounds, default.
 
-Messages say the same in whole phrases (dpnb/toml_words.py); here bounds stand with the type that they bound.
+Messages say the same in whole phrases (dpnb/toml/words.py); here bounds stand with the type that they bound.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from dpnb.schema.base import Section, Ui, ui_of
-from dpnb.toml_write import inline
+from dpnb.toml.write import inline
 
 _TEXTS = {None: "text", "dir": "folder", "file": "file", "path": "file or folder", "output_dir": "folder"}
 _BOUNDS = ("ge", "gt", "le", "lt", "min_length", "max_length")

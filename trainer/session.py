@@ -26,7 +26,7 @@ from dpnb.runs.rundir import RunDir
 from dpnb.schema.loss import Loss
 from dpnb.schema.training import Training
 from dpnb.toml import Document, RunConfig
-from dpnb.toml_secrets import without_secrets
+from dpnb.toml.secrets import without_secrets
 from trainer import (
     adapters,
     checkpoint,

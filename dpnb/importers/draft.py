@@ -21,9 +21,9 @@ from dpnb.schema.foreign import File, rows
 from dpnb.schema.rules_pair import check_pair
 from dpnb.schema.training import Training
 from dpnb.toml import validate
-from dpnb.toml_secrets import HIDDEN
-from dpnb.toml_secrets import is_secret as looks_secret
-from dpnb.toml_words import show
+from dpnb.toml.secrets import HIDDEN
+from dpnb.toml.secrets import is_secret as looks_secret
+from dpnb.toml.words import show
 
 DATASET_FILE = "dataset.toml"
 _SECRET_KEY = re.compile(r"(?:^|_)(?:api_?key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)

@@ -12,7 +12,7 @@ from dpnb.importers.draft import Draft
 from dpnb.importers.families import takes
 from dpnb.importers.source import Node
 from dpnb.schema.paths import kind_of_path
-from dpnb.toml_syntax import read
+from dpnb.toml.syntax import read
 
 _DEFAULT = "kohya's default."
 _MOST_STEPS = 1600  # sd-scripts' and musubi-tuner's own

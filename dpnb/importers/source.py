@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dpnb.errors import ConfigError, Loc, Problem
-from dpnb.toml_places import nearest_place, places
-from dpnb.toml_secrets import masked
-from dpnb.toml_syntax import parse, read
-from dpnb.toml_words import show
+from dpnb.toml.places import nearest_place, places
+from dpnb.toml.secrets import masked
+from dpnb.toml.syntax import parse, read
+from dpnb.toml.words import show
 
 MOST_VALUES = 100_000  # a file with more is no configuration: YAML's aliases can stand for billions
 DEEPEST = 50

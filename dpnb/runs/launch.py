@@ -30,7 +30,7 @@ from dpnb.schema.dataset import Dataset
 from dpnb.schema.paths import check_paths
 from dpnb.schema.training import Training
 from dpnb.toml import Document, RunConfig
-from dpnb.toml_secrets import without_secrets
+from dpnb.toml.secrets import without_secrets
 
 TRAINER_MODULE = "trainer.train"
 SUPERVISED_VARIABLE = "DPNB_SUPERVISED"

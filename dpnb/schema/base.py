@@ -3,7 +3,7 @@
 A key, its type, bounds, default, unit and help text stand in one place: a field of a Section. The string literal
 under the field is its help, `Field(ge=...)` its bounds, and a `Ui` marker in the annotation says what a type cannot
 (unit, kind of path, when it applies). Form, TOML comment, tooltip, message and trainer all read that one field.
-What is not here: rules across fields (rules.py), positions in a file (dpnb/toml.py).
+What is not here: rules across fields (rules.py), positions in a file (dpnb/toml).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A message about an unknown key and the importers (dpnb/importers) read this one table. Its rows stand in
 foreign_training.py and foreign_dataset.py, by the file of ours in which people write the key and the trainers that
 read it. What is not here: values that have to be converted (dpnb/importers), our own keys in a wrong place
-(dpnb/toml_words.py).
+(dpnb/toml/words.py).
 """
 
 from __future__ import annotations

@@ -202,22 +202,11 @@ class AdamWOptimi(Section):
     beta2_half_life: Beta2HalfLife = None
 
 
-class StableAdamW(Section):
+class StableAdamW(AdamWOptimi):
     """AdamW of optimi that takes shorter steps when gradients jump."""
 
-    type: Annotated[Literal["stableadamw"], AnyCase] = "stableadamw"
+    type: Annotated[Literal["stableadamw"], AnyCase] = "stableadamw"  # type: ignore[assignment]  # same keys
     """Optimizer algorithm."""
-    lr: LearningRate
-    betas: Betas = [0.9, 0.99]
-    weight_decay: WeightDecay = 0.01
-    eps: Eps = 1e-6
-    decouple_lr: DecoupleLr = False
-    max_lr: DecayMaxLr = None
-    kahan_sum: KahanSum = None
-    foreach: Foreach = None
-    triton: Triton = None
-    gradient_release: GradientRelease = False
-    beta2_half_life: Beta2HalfLife = None
 
 
 class Sgd(Section):

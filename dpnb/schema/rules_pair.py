@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 from dpnb.errors import Problem
@@ -13,6 +14,7 @@ from dpnb.schema.model import FACTS
 from dpnb.schema.rules import error, warning
 from dpnb.schema.training import Training
 
+_WAN_KINDS = re.compile("ti2v|flf2v|i2v|t2v")
 COSMOS_FRAMES = (1, 121)
 COSMOS_SIZES = ((1280, 704), (704, 1280), (960, 960), (960, 704), (704, 960))
 
@@ -85,17 +87,21 @@ def _sides(s: DirectorySettings) -> list[float]:
 def _image_to_video_has_clips(t: Training, d: Dataset) -> Iterator[Problem]:
     if not isinstance(t.model, WanModel):
         return
-    name = (t.model.ckpt_path + (t.model.transformer_path or "")).lower()
-    if not any(kind in name for kind in ("i2v", "flf2v")):
+    # The last word counts, which stands nearest to the file. TI2V is trained on pictures as well as on clips.
+    kinds = _WAN_KINDS.findall((t.model.ckpt_path + (t.model.transformer_path or "")).lower())
+    if not kinds or kinds[-1] not in ("i2v", "flf2v"):
         return
     for position, folder in enumerate(d.directory):
         s = settings_of(d, folder)
+        exact = s.size_buckets is not None
         frames = [size[2] for size in s.size_buckets] if s.size_buckets is not None else s.frame_buckets
         if max(frames, default=1) == 1:
+            seen = "size_buckets of 1 frame" if exact else "frame_buckets = [1]"
+            clips = "size_buckets = [[512, 512, 33]]" if exact else "frame_buckets = [1, 33]"
             yield error(
                 ("directory", position),
-                "holds pictures alone (frame_buckets = [1]), and image-to-video models are trained on clips.",
-                "Add a clip length such as frame_buckets = [1, 33], or train a text-to-video model.",
+                f"holds pictures alone ({seen}), and image-to-video models are trained on clips.",
+                f"Add a clip length such as {clips}, or train a text-to-video model.",
             )
 
 

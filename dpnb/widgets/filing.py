@@ -1,6 +1,6 @@
 """The file that a form belongs to: its text with what was changed in the form, and saving without loss.
 
-What a person wrote into the file stays as it is (dpnb/toml_edit.py); what somebody else has written since it was read
+What a person wrote into the file stays as it is (dpnb/toml/edit.py); what somebody else has written since it was read
 is not overwritten unless that is asked for. No widgets here.
 """
 
@@ -14,10 +14,10 @@ from pydantic import SecretStr
 from dpnb.errors import ConfigError, Problem
 from dpnb.schema.base import Section, section_for, sections_below, ui_of
 from dpnb.toml import Document, dump
-from dpnb.toml_edit import save
-from dpnb.toml_secrets import without_secrets
-from dpnb.toml_syntax import parse, read
-from dpnb.toml_write import homogeneous
+from dpnb.toml.edit import save
+from dpnb.toml.secrets import without_secrets
+from dpnb.toml.syntax import parse, read
+from dpnb.toml.write import homogeneous
 
 S = TypeVar("S", bound=Section)
 

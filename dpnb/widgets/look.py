@@ -170,6 +170,16 @@ STYLE_SHEET = """<style>
   font-size: 12px; color: var(--jp-ui-font-color2); }
 .dpnb textarea:focus-visible { outline: 2px solid var(--jp-brand-color1); outline-offset: 1px; }
 .dpnb del { color: var(--jp-error-color1); } .dpnb ins { color: var(--jp-success-color0, var(--jp-success-color1)); }
+
+.dpnb .dpnb-tabs > .widget-tab-contents { padding: 12px; background: none; }
+.dpnb .dpnb-tabs .dpnb { max-width: none; }
+.dpnb .dpnb-bar > .dpnb-runs, .dpnb .dpnb-bar > .dpnb-target { width: 420px; max-width: 100%; }
+.dpnb .dpnb-runs > .widget-label, .dpnb .dpnb-target > .widget-label { width: auto; font-weight: 500; }
+.dpnb .dpnb-many { width: 100%; max-width: 640px; height: auto; margin: 8px 0 0; }
+.dpnb .dpnb-many > select { height: auto; }
+.dpnb .dpnb-drawer { margin: 10px 0 0; gap: 8px; overflow: visible; }
+.dpnb table.dpnb-facts code { white-space: pre-wrap; overflow-wrap: anywhere; }
+.dpnb .dpnb-compared { overflow-x: auto; }
 """
 # The theme's own arrow is black, also on a dark page.
 _ARROW = (

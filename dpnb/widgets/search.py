@@ -25,7 +25,7 @@ def find(draft: Draft, words: str) -> list[Spec]:
     """Fields whose key, label, unit or help hold every word, those named by their key or label first."""
     wanted = words.lower().split()
     ranked: list[tuple[int, int, Spec]] = []
-    for position, spec in enumerate(_fields(draft, draft.cls, ())):
+    for position, spec in enumerate(fields_now(draft, draft.cls, ())):
         name = f"{'.'.join(map(str, spec.loc))} {spec.label}".lower()
         where = f"{name} {place_of(draft, spec)} {spec.help}".lower()
         if all(word in where for word in wanted):
@@ -34,7 +34,7 @@ def find(draft: Draft, words: str) -> list[Spec]:
     return [spec for _, _, spec in sorted(ranked, key=lambda found: found[:2])]
 
 
-def _fields(draft: Draft, cls: type[Section], loc: Loc) -> Iterator[Spec]:
+def fields_now(draft: Draft, cls: type[Section], loc: Loc) -> Iterator[Spec]:
     """Every field as things are: chosen variants, all items of lists, and sections that are not switched on yet."""
     for name in cls.model_fields:
         spec = Spec.of(cls, name, (*loc, name))
@@ -45,11 +45,11 @@ def _fields(draft: Draft, cls: type[Section], loc: Loc) -> Iterator[Spec]:
         value = draft.get(spec.loc)
         if "section" in spec.shape.arms:
             below = draft.class_at(spec.loc) if isinstance(value, Mapping) else spec.shape.sections[0]
-            yield from _fields(draft, below or spec.shape.sections[0], spec.loc)
+            yield from fields_now(draft, below or spec.shape.sections[0], spec.loc)
             continue
         yield spec
         for position, _ in enumerate(value if isinstance(value, list) else []):
-            yield from _fields(draft, spec.shape.sections[0], (*spec.loc, position))
+            yield from fields_now(draft, spec.shape.sections[0], (*spec.loc, position))
 
 
 def place_of(draft: Draft, spec: Spec) -> str:

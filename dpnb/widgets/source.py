@@ -14,7 +14,7 @@ from typing import Any
 import dpnb
 from dpnb import schema
 from dpnb.schema.base import Section, ui_of
-from dpnb.toml_write import differs, keys_of
+from dpnb.toml.write import differs, keys_of
 
 WIDTH = 100
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")

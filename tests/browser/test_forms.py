@@ -310,3 +310,35 @@ def cut_off(person: Person) -> list[str]:
           .filter(l => l.offsetParent && l.scrollWidth > l.clientWidth + 1 && !l.matches('.dpnb-fold, .dpnb-entry'))
           .map(l => l.textContent)"""
     )
+
+
+FOLDERS = """
+from dpnb.schema import Dataset, Directory
+from dpnb.widgets.form import Form
+folders = [Directory(path=f'pictures/{i}') for i in range(30)]
+form = Form(Dataset(resolutions=[512], directory=folders), first=('directory',))
+form
+"""
+
+
+def test_thirty_folders_are_folded_and_moved_by_hand(open_notebook: Any, files: Path) -> None:
+    for position in range(30):
+        (files / "pictures" / str(position)).mkdir(exist_ok=True)
+    person = start(open_notebook, FOLDERS, "print([item.path for item in form.value.directory][:4])", width_px=900)
+    folds = person.form.locator(".dpnb-fold")
+    assert folds.nth(2).inner_text() == "▸ Directory 3: pictures/2"
+    assert person.form.get_by_label("Path", exact=True).count() == 0
+    folds.nth(2).click()
+    person.field("Path").wait_for()
+    person.press("Move up", 1)
+    person.notebook.until(lambda: folds.nth(1).inner_text() == "▾ Directory 2: pictures/2", "it does not move")
+    person.press("Duplicate", 0)
+    person.notebook.until(lambda: folds.nth(1).inner_text() == "▾ Directory 2: pictures/0", "it is not duplicated")
+    person.press("Remove", 0)
+    person.notebook.until(lambda: folds.nth(0).inner_text() == "▾ Directory 1: pictures/0", "it is not removed")
+    person.notebook.screenshot("folders-900", CARD)
+    person.notebook.run_cell(1)
+    printed = person.page.locator(".jp-OutputArea-output pre").last
+    wanted = ["pictures/0", "pictures/2", "pictures/1", "pictures/3"]
+    person.notebook.until(lambda: printed.inner_text().strip() == str(wanted), "the value is another one")
+    assert person.notebook.our_errors() == []

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from dpnb.schema.base import Section
-from dpnb.toml_write import differs, inline, keys_of
+from dpnb.toml.write import differs, inline, keys_of
 
 # --- objects ---------------------------------------------------------------------------------------------------------
 

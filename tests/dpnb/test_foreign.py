@@ -103,6 +103,47 @@ def test_keys_that_nothing_reads_have_no_trainer() -> None:
     assert gpus == Foreign("", "", "Nothing reads it. The launcher takes it: `dpnb launch --num-gpus N`.")
 
 
+@pytest.mark.parametrize(
+    ("key", "file", "said"),
+    [
+        (
+            "adapter.full_matrix",
+            "training",
+            Foreign("", "adapter.rank", "Nothing reads it. A high adapter.rank, such as 1e6, asks for full matrices."),
+        ),
+        ("adapter.factor", "training", Foreign("", "adapter.decompose_factor", "Nothing reads it.")),
+        (
+            "only_double_blocks",
+            "training",
+            Foreign(
+                "",
+                "adapter.target_modules",
+                "Nothing reads it. adapter.target_modules chooses what gets an adapter.",
+            ),
+        ),
+        ("training", "training", Foreign("", "", "The keys of [training] stand at the top of the file.")),
+        ("directory.tag_dropout_rate", "dataset", Foreign("", "tag_dropout", "")),
+        (
+            "model.tag_dropout_percent",
+            "training",
+            Foreign("", "tag_dropout", "It is in the dataset file. tag_dropout is that share, from 0 to 1."),
+        ),
+        (
+            "directory.width_column",
+            "dataset",
+            Foreign("", "", "Sizes are read from the pictures themselves; leave it out."),
+        ),
+        (
+            "cache_batch_size",
+            "dataset",
+            Foreign("", "caching_batch_size", "Nothing reads it. It is in the training file: caching_batch_size."),
+        ),
+    ],
+)
+def test_keys_of_forks_lead_to_ours(key: str, file: File, said: Foreign) -> None:
+    assert foreign(key, file) == said
+
+
 def test_a_key_that_nobody_knows_is_nobody_s() -> None:
     assert foreign("frobnicate", "training") is None
     assert foreign("directory.frobnicate", "dataset") is None

@@ -67,6 +67,15 @@ def test_pictures_at_512_suit_every_family(family: str) -> None:
             "on clips. Add a clip length such as frame_buckets = [1, 33], or train a text-to-video model.",
         ),
         (
+            {"family": "wan", "model": {"ckpt_path": "Wan2.1-FLF2V-14B"}},
+            dataset(resolutions=None, size_buckets=[[512, 512, 1]]),
+            "error: directory[0]: holds pictures alone (size_buckets of 1 frame), and image-to-video models are "
+            "trained on clips. Add a clip length such as size_buckets = [[512, 512, 33]], or train a text-to-video "
+            "model.",
+        ),
+        ({"family": "wan", "model": {"ckpt_path": "Wan2.2-TI2V-5B"}}, dataset(), ""),
+        ({"family": "wan", "model": {"ckpt_path": "i2v-tests/Wan2.1-T2V-14B"}}, dataset(), ""),
+        (
             {"family": "cosmos"},
             dataset(resolutions=None, size_buckets=[[960, 960, 1], [512, 512, 121]]),
             "warning: size_buckets[1]: Cosmos 1 was not made for 512 x 512 px and 121 frames. Use 1280 x 704, 960 x "

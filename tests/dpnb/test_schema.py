@@ -7,11 +7,23 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from dpnb.schema import AdamW, Dataset, Directory, DirectorySettings, Prompt, Section, Sgd, Training, Ui, settings_of
+from dpnb.schema import (
+    AdamW,
+    Dataset,
+    Directory,
+    DirectorySettings,
+    Monitoring,
+    Prompt,
+    Section,
+    Sgd,
+    Training,
+    Ui,
+    settings_of,
+)
 from dpnb.schema.base import InputFile, one_of, section_types, sections_below, tag_of, texts_as_tables, ui_of, walk
 from dpnb.schema.model import FACTS, MODELS
 from dpnb.schema.training import EvalDataset, batch_size_for
-from dpnb.toml_words import _help
+from dpnb.toml.words import _help
 
 
 def all_sections() -> list[type[Section]]:
@@ -203,3 +215,12 @@ def test_short_forms():
 )
 def test_batch_size_of_a_bucket(setting, width, height, expected):
     assert batch_size_for(setting, width, height) == expected
+
+
+def test_an_empty_key_is_none():
+    """diffusion-pipe's examples leave the key to be filled in: such a file means what one without the key means."""
+    empty = Monitoring.model_validate({"wandb_api_key": "", "enable_wandb": True})
+    assert empty == Monitoring(enable_wandb=True)
+    full = Monitoring.model_validate({"wandb_api_key": "abc"})
+    assert full.wandb_api_key is not None
+    assert full.wandb_api_key.get_secret_value() == "abc"

@@ -17,7 +17,7 @@ from dpnb.schema import FACTS, Dataset, Section, Training
 from dpnb.schema.base import one_of, tag_of, ui_of
 from dpnb.schema.optimizer import NAMED
 from dpnb.toml import check, dump, load, load_run, validate
-from dpnb.toml_keys import any_of
+from dpnb.toml.keys import any_of
 from tests.dpnb.drawn import sections
 from tests.dpnb.model_folder import lay_out
 

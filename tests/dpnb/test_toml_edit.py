@@ -32,9 +32,9 @@ from dpnb.schema.families.z_image import ZImageModel
 from dpnb.schema.optimizer import OtherOptimizer
 from dpnb.schema.training import LegacyLora
 from dpnb.toml import load
-from dpnb.toml_edit import edit
-from dpnb.toml_places import outline
-from dpnb.toml_write import keys_of
+from dpnb.toml.edit import edit
+from dpnb.toml.places import outline
+from dpnb.toml.write import keys_of
 from tests.dpnb.drawn import changed, sections, written
 
 RUN = """\

@@ -9,7 +9,7 @@ import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpnb.toml_places import nearest_place, outline, places, value_at
+from dpnb.toml.places import nearest_place, outline, places, value_at
 
 
 @pytest.mark.parametrize(

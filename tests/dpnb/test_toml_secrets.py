@@ -10,8 +10,8 @@ import pytest
 from dpnb import toml
 from dpnb.errors import ConfigError
 from dpnb.schema import Dataset, Training
-from dpnb.toml_secrets import without_secrets
-from dpnb.toml_write import dump
+from dpnb.toml.secrets import without_secrets
+from dpnb.toml.write import dump
 from tests.dpnb.every_family import training
 
 WANDB = "0123456789abcdef0123456789abcdef01234567"

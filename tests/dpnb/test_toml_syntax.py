@@ -9,7 +9,7 @@ import pytest
 from dpnb.errors import ConfigError
 from dpnb.schema import Training
 from dpnb.toml import load
-from dpnb.toml_syntax import LOOK_HERE, parse, read
+from dpnb.toml.syntax import LOOK_HERE, parse, read
 
 CLOSE_LIST = (
     "the list that begins here is never closed. Add the missing ], or put a # before this line if nothing in the "

@@ -185,3 +185,23 @@ MinSnrGamma: TypeAlias = Annotated[
         "this signal-to-noise ratio; 5 is usual.",
     ),
 ]
+
+
+class ComfyModel(ModelSection):
+    """The keys of a family whose weights are read from ComfyUI's own files."""
+
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = (("diffusion_model", "vae", "text_encoders"),)
+
+    type: str
+    """Architecture of the model that is trained."""
+    diffusion_model: DiffusionModelFile
+    vae: VaeFile
+    text_encoders: TextEncoders
+    merge_adapters: MergeAdapters = []
+    dtype: ComputeDtype = "bfloat16"
+    diffusion_model_dtype: DiffusionModelDtype = None
+    cache_text_embeddings: CacheTextEmbeddings = True
+    timestep_sample_method: TimestepSampleMethod = "logit_normal"
+    sigmoid_scale: SigmoidScale = 1.0
+    shift: Shift = None
+    flux_shift: FluxShift = False

@@ -7,26 +7,15 @@ from typing import ClassVar, Literal
 from dpnb.schema.families import base as k
 
 
-class Flux2Model(k.ModelSection):
+class Flux2Model(k.ComfyModel):
     """FLUX.2 [dev] and [klein]."""
 
     facts: ClassVar[k.FamilyFacts] = k.FamilyFacts(
         title="FLUX.2",
-        needs=(("diffusion_model", "vae", "text_encoders"),),
+        needs=k.ComfyModel.needs,
         edit=True,
         block_swap=True,
     )
 
     type: Literal["flux2"] = "flux2"
     """Architecture of the model that is trained."""
-    diffusion_model: k.DiffusionModelFile
-    vae: k.VaeFile
-    text_encoders: k.TextEncoders
-    merge_adapters: k.MergeAdapters = []
-    dtype: k.ComputeDtype = "bfloat16"
-    diffusion_model_dtype: k.DiffusionModelDtype = None
-    cache_text_embeddings: k.CacheTextEmbeddings = True
-    timestep_sample_method: k.TimestepSampleMethod = "logit_normal"
-    sigmoid_scale: k.SigmoidScale = 1.0
-    shift: k.Shift = None
-    flux_shift: k.FluxShift = False

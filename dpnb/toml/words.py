@@ -1,7 +1,7 @@
 """pydantic's findings in a user's words: what was seen, what was expected, what to do.
 
 `problems_of` turns a ValidationError into Problems at the keys of the file. What is not here: reading files and
-positions (dpnb/toml.py, dpnb/toml_places.py), bounds and help texts (dpnb/schema), rules across keys (rules.py).
+positions (syntax.py, places.py), bounds and help texts (dpnb/schema), rules across keys (rules.py).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pydantic_core import ErrorDetails
 
 from dpnb.errors import Loc, Problem
 from dpnb.schema.base import Section, arm_of, section_for, section_types, sections_below, tag_of
-from dpnb.toml_keys import any_of, did_you_mean, where_it_belongs
-from dpnb.toml_kinds import kinds_that_fit, of_each_kind, untyped, wrong_for_all
-from dpnb.toml_places import value_at
-from dpnb.toml_secrets import shown
+from dpnb.toml.keys import any_of, did_you_mean, where_it_belongs
+from dpnb.toml.kinds import kinds_that_fit, of_each_kind, untyped, wrong_for_all
+from dpnb.toml.places import value_at
+from dpnb.toml.secrets import shown
 
 LONG_VALUE = 60  # characters of a value that are shown
 

@@ -1,6 +1,6 @@
 """A TOML text with the operations that change one key, table or list item of it and nothing else.
 
-Every operation reads the spans anew (dpnb/toml_places.py), which costs a millisecond and cannot go stale. Keys may
+Every operation reads the spans anew (dpnb/toml/places.py), which costs a millisecond and cannot go stale. Keys may
 stand below a header, be dotted, or stand in an inline table; lists of tables may be [[headers]] or arrays.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpnb.errors import Loc
-from dpnb.toml_places import Outline, Span, outline, value_at
+from dpnb.toml.places import Outline, Span, outline, value_at
 
 _COMMENT_LINE = re.compile(r"[ \t]*#[^\n]*\n?\Z")
 _COMMA = re.compile(r"[ \t]*,")

@@ -85,7 +85,7 @@ def shown(name: str, value: object) -> object:
 
 def without_secrets(text: str) -> str:
     """A valid TOML text without its secrets: their keys are gone with their lines, and comments that hold one."""
-    from dpnb.toml_text import TomlText
+    from dpnb.toml.text import TomlText
 
     mark = "\ufeff" if text.startswith("\ufeff") else ""
     edited = TomlText(text.removeprefix(mark))

@@ -1,8 +1,8 @@
 """TOML in and out: load with every problem at its line, dump what differs from the defaults.
 
 `load` gives a Document (object, text, warnings) or raises one ConfigError with all problems; `load_run` does that for
-a training file and every dataset file it names; `dump` writes a Section. Positions come from toml_places.py, messages
-from toml_words.py, types and bounds from the schema, rules across keys from dpnb/schema/rules.py.
+a training file and every dataset file it names; `dump` writes a Section. Positions come from toml/places.py, messages
+from toml/words.py, types and bounds from the schema, rules across keys from dpnb/schema/rules.py.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dpnb.schema.rules import check_training
 from dpnb.schema.rules_dataset import check_dataset
 from dpnb.schema.rules_pair import check_pair
 from dpnb.schema.training import EvalDataset, Training
-from dpnb.toml_places import nearest_place, places
-from dpnb.toml_secrets import masked, warnings_of
-from dpnb.toml_syntax import parse, read
-from dpnb.toml_words import problems_of, problems_of_untyped
-from dpnb.toml_write import dump
+from dpnb.toml.places import nearest_place, places
+from dpnb.toml.secrets import masked, warnings_of
+from dpnb.toml.syntax import parse, read
+from dpnb.toml.words import problems_of, problems_of_untyped
+from dpnb.toml.write import dump
 
 __all__ = ["Document", "RunConfig", "beyond_trainer", "check", "check_files", "dump", "load", "load_run", "validate"]
 
@@ -44,13 +44,13 @@ class Document(Generic[S]):
 
     def edited(self, new: S) -> str:
         """The file's text with what differs in `new`, everything else as it was written."""
-        from dpnb.toml_edit import edit
+        from dpnb.toml.edit import edit
 
         return edit(self.text, self.value, new)
 
     def save(self, new: S) -> Document[S]:
         """Bring the file to `new`, whole or not at all, with the permissions it has; gives what it holds now."""
-        from dpnb.toml_edit import save
+        from dpnb.toml.edit import save
 
         text = self.edited(new)
         save(self.path, text)

@@ -1,7 +1,7 @@
 """Tables of which nobody can tell what kind they are, because their `type` is missing or names none.
 
 pydantic stops at such a table. Here its other keys are checked all the same, against every kind that it could be: what
-is wrong for all of them is wrong. What is not here: the words (dpnb/toml_words.py).
+is wrong for all of them is wrong. What is not here: the words (dpnb/toml/words.py).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Changes to a TOML text that leave everything else as its author wrote it: comments, order, quotes, line ends.
 
 `edit` compares two objects, the one that was loaded and the one that is wanted, and touches the text of those keys
-alone that differ. It works on spans of text (dpnb/toml_places.py) because tomlkit writes line ends, dotted keys and
+alone that differ. It works on spans of text (dpnb/toml/places.py) because tomlkit writes line ends, dotted keys and
 arrays of tables in its own way as soon as a table changes; tomlkit writes the new values. What is not here: reading a
-file and writing a whole section (dpnb/toml.py).
+file and writing a whole section (dpnb/toml).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pydantic import ValidationError
 
 from dpnb.errors import ConfigError, Loc, Problem
 from dpnb.schema.base import Section, sections_below, ui_of
-from dpnb.toml_places import value_at
-from dpnb.toml_text import TomlText
-from dpnb.toml_write import block, differs, inline, keys_of
+from dpnb.toml.places import value_at
+from dpnb.toml.text import TomlText
+from dpnb.toml.write import block, differs, inline, keys_of
 
 S = TypeVar("S", bound=Section)
 

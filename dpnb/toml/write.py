@@ -2,7 +2,7 @@
 
 What is written is what differs from the defaults, in the schema's order, in a form that diffusion-pipe's own parser
 (toml 0.10.2) reads too: no array mixes whole numbers with fractions. What is not here: changes to a text that
-somebody wrote (dpnb/toml_edit.py).
+somebody wrote (dpnb/toml/edit.py).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 tomllib and tomlkit give values without places. This scanner runs over a text that tomllib has already accepted, so
 it may trust the grammar: it only has to know where strings, arrays and inline tables begin and end. `places` is for
-messages; `outline` has every span, for whoever changes a text in place (dpnb/toml_edit.py).
+messages; `outline` has every span, for whoever changes a text in place (dpnb/toml/edit.py).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 tomllib stops at the first thing that is no TOML, often behind the mistake and in the words of a grammar. `parse` looks
 at the line and says what a person did: two keys on a line, lost quotes, a list that is never closed, a file of another
-kind. What is not here: whether the keys mean anything (dpnb/toml_words.py).
+kind. What is not here: whether the keys mean anything (dpnb/toml/words.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dpnb.errors import ConfigError, Problem
-from dpnb.toml_secrets import masked_line
+from dpnb.toml.secrets import masked_line
 
 _TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}]', re.DOTALL
