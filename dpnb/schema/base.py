@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
 from pydantic.fields import FieldInfo
 
 PathKind = Literal["dir", "file", "path", "output_dir"]
@@ -74,6 +74,14 @@ class Section(BaseModel):
         protected_namespaces=(),
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_paths_are_unset(cls, data: Any) -> Any:  # noqa: ANN401 - anything that a TOML file can hold
+        if not isinstance(data, dict) or "" not in data.values():
+            return data
+        fields = cls.model_fields
+        return {key: value for key, value in data.items() if key not in fields or not is_unset(fields[key], value)}
+
     @classmethod
     def of_text(cls, text: str) -> dict[str, Any] | None:
         """The table that a bare text in a list stands for, for sections that have such a short form."""
@@ -123,6 +131,11 @@ def _inner_markers(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - any typi
                 yield from _inner_markers(arm)
     elif get_origin(annotation) is Annotated:
         yield from get_args(annotation)[1:]
+
+
+def is_unset(info: FieldInfo, value: object) -> bool:
+    """True for the empty path of a key that may be left out: people leave `transformer_path = ''` in their files."""
+    return value == "" and not info.is_required() and info.default is None and ui_of(info).path is not None
 
 
 def section_types(annotation: Any) -> list[type[Section]]:  # noqa: ANN401 - any typing form

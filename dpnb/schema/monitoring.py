@@ -16,7 +16,7 @@ def _none_if_empty(value: Any) -> Any:  # noqa: ANN401 - anything that a TOML fi
     return None if value == "" else value
 
 
-class Monitoring(Section):
+class Monitoring(Section):  # noqa: PLW1641 - no section has a hash
     """Weights & Biases. The run's own TensorBoard files are written in any case."""
 
     enable_wandb: Annotated[bool, Ui(pending="ignored")] = False
@@ -27,3 +27,9 @@ class Monitoring(Section):
     """Name of the run there."""
     wandb_api_key: Annotated[SecretStr | None, BeforeValidator(_none_if_empty), Ui(secret=True, when=_WANDB)] = None
     """API key; better left out of the file and given in the environment as WANDB_API_KEY."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they ask for the same. The key is never written, so two files cannot differ in it."""
+        if not isinstance(other, Monitoring):
+            return NotImplemented
+        return self.model_dump(exclude={"wandb_api_key"}) == other.model_dump(exclude={"wandb_api_key"})

@@ -319,7 +319,13 @@ def _storage_fits_computation(t: Training) -> Iterator[Problem]:
 def _full_finetune_needs_precision(t: Training) -> Iterator[Problem]:
     key = _storage_key(t)
     storage = getattr(t.model, key)
-    if t.adapter is None and storage in ("float16", *FLOAT8):
+    if t.adapter is None and storage == "float16":
+        yield warning(
+            ("model", key),
+            "'float16' weights that are trained as a whole lose small steps, and overflow.",
+            "Use 'bfloat16' or 'float32'.",
+        )
+    if t.adapter is None and storage in FLOAT8:
         yield error(
             ("model", key), f"'{storage}' weights cannot be trained as a whole.", "Use 'bfloat16' or 'float32'."
         )

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from dpnb.errors import ConfigError, Loc, Problem, errors_in
-from dpnb.schema.base import Section, section_for, sections_below, texts_as_tables, ui_of
+from dpnb.schema.base import Section, is_unset, section_for, sections_below, texts_as_tables, ui_of
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.paths import check_model_folder, check_paths_at, kind_of_path
 from dpnb.schema.rules import check_training
@@ -206,7 +206,7 @@ def _check_paths(data: dict[str, Any], cls: type[Section], loc: Loc = ()) -> lis
             continue
         here = (*loc, name)
         kind = ui_of(info).path
-        if kind is not None:
+        if kind is not None and not is_unset(info, item):
             found += check_paths_at(here, item, kind)
         owners = sections_below(info.annotation)
         if owners and isinstance(item, dict):

@@ -18,6 +18,7 @@ from dpnb.schema.pytorch_optimizers import Signature
 from dpnb.schema.training import Training
 
 _MANY_TRAINERS = 2
+_MANY_TABLES = 2
 MANY_KEYS = 15  # beyond this a list of all keys helps nobody
 
 
@@ -53,7 +54,8 @@ def _in_another_table(name: str, root: type[Section]) -> str:
     if name in other.model_fields:
         return f"It belongs in the {file} file."
     tables = [table for table, keys in _keys_by_table(other).items() if name in keys]
-    return f"It belongs in the {file} file, in {any_of(tables)}." if tables else ""
+    # A name that many tables have, such as type, says nothing of what was meant.
+    return f"It belongs in the {file} file, in {any_of(tables)}." if 0 < len(tables) <= _MANY_TABLES else ""
 
 
 def _of_another_trainer(loc: Loc, root: type[Section]) -> str:
@@ -131,5 +133,17 @@ def did_you_mean(seen: str, choices: Sequence[str]) -> str:
     # A number in a name is never a slip of the fingers: float8 is not float32. One too many may be: wan2.1 is wan.
     digits = re.findall(r"\d+", low)
     alike = [c for c in choices if not digits or re.findall(r"\d+", c) in (digits, [])]
-    near += difflib.get_close_matches(low, alike, n=1, cutoff=0.65)
+    near += [c for c in difflib.get_close_matches(low, alike, n=3, cutoff=0.65) if _is_a_slip(low, c.lower())]
     return f"Did you mean '{near[0]}'?" if near else ""
+
+
+def _is_a_slip(seen: str, choice: str) -> bool:
+    """Whether one name can come of the other by a slip: its words are all there, or each is nearly there.
+
+    caption_path is no slip of caption_dropout, although most of the letters are the same; lora_dtype is one of dtype.
+    """
+    first, second = seen.split("_"), choice.split("_")
+    if len(first) == len(second) == 1:
+        return True
+    fewer, more = sorted((first, second), key=len)
+    return all(difflib.get_close_matches(word, more, n=1, cutoff=0.72) for word in fewer)

@@ -7,6 +7,7 @@ is wrong for all of them is wrong. What is not here: the words (dpnb/toml/words.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dpnb.errors import Loc, Problem
@@ -17,9 +18,11 @@ Check = Callable[[dict[str, Any]], list[Problem]]
 
 def untyped(data: dict[str, Any], cls: type[Section], loc: Loc = ()) -> Iterator[tuple[Loc, list[type[Section]]]]:
     """Every table without a `type` that one of its kinds has, with those kinds."""
-    for name, info in cls.model_fields.items():
+    for name, value in data.items():
+        info = cls.model_fields.get(name)
+        if info is None or not isinstance(value, dict | list):
+            continue
         kinds = sections_below(info.annotation)
-        value = data.get(name)
         entries: list[tuple[Loc, Any]] = [((*loc, name), value)]
         if not section_types(info.annotation):
             # A list of tables.
@@ -67,7 +70,11 @@ def wrong_for_all(found: dict[str, list[Problem]], *, any_key: bool) -> list[Pro
         if not known and any_key:
             continue
         if all(known or reports):
-            wrong.append(next(filter(None, known or reports)))
+            said = next(filter(None, known or reports))
+            if not known and len({report.suggestion for report in reports if report is not None}) > 1:
+                # What one kind knows instead is no help for another.
+                said = replace(said, suggestion="No type knows such a key: remove it.")
+            wrong.append(said)
     return wrong
 
 

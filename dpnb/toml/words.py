@@ -186,6 +186,10 @@ def _no_choice(loc: Loc, seen: Any, choices: Sequence[str]) -> Problem:  # noqa:
     if len(choices) == 1:
         return Problem("error", "value", loc, f"{show(seen)} is not known here; the only choice is '{choices[0]}'.")
     message = f"{show(seen)} is not one of {', '.join(choices)}."
+    if isinstance(seen, dict) and seen.get("type") in choices:
+        others = "; its other keys stand at the top of the file" if len(seen) > 1 else ""
+        advice = f"It is one word, not a table: write {loc[-1]} = '{seen['type']}'{others}."
+        return Problem("error", "value", loc, message, advice)
     return Problem("error", "value", loc, message, did_you_mean(seen, choices) if isinstance(seen, str) else "")
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dpnb import toml
+from dpnb.errors import ConfigError
 from dpnb.presets import flux_lora
-from dpnb.schema import EvalDataset, FluxModel
+from dpnb.schema import EvalDataset, FluxModel, Training
 from dpnb.schema.families.base import TextEncoder
 from dpnb.schema.paths import check_model_folder, check_path, check_paths, kind_of_path
 from tests.dpnb.every_family import training
@@ -59,6 +61,18 @@ def test_paths(folder, value, kind, said):
     found = check_path(("key",), value, kind)
     expected = [] if said is None else [f"error: key: {said.replace('{cwd}', str(folder))}"]
     assert [str(problem) for problem in found] == expected
+
+
+def test_an_empty_path_of_a_key_that_may_be_left_out_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    asked = training(dataset=str(file), model={"diffusers_path": str(tmp_path)}, output_dir=str(tmp_path))
+    text = toml.dump(asked).replace("[model]", "cache_dir = ''\n[model]\ntransformer_path = ''")
+    file.write_text(text)
+    assert toml.load(file, Training, paths=False).value == asked
+    assert "transformer_path" not in str(check_paths(asked))
+    with pytest.raises(ConfigError) as caught:
+        toml.load(file, Training)
+    assert [problem.key for problem in caught.value.problems] == ["model.diffusers_path"]  # it is no model
 
 
 def test_a_tilde_is_written_out(folder, monkeypatch):

@@ -261,12 +261,13 @@ def test_a_good_file_has_no_problems():
         ),
         (
             {"adapter": None, "model": {"dtype": "float16"}},
-            "error: model.dtype: 'float16' weights cannot be trained as a whole. Use 'bfloat16' or 'float32'.",
+            "warning: model.dtype: 'float16' weights that are trained as a whole lose small steps, and overflow. Use "
+            "'bfloat16' or 'float32'.",
         ),
         (
             {"adapter": None, "model": {"transformer_dtype": "float16"}},
-            "error: model.transformer_dtype: 'float16' weights cannot be trained as a whole. Use 'bfloat16' or "
-            "'float32'.",
+            "warning: model.transformer_dtype: 'float16' weights that are trained as a whole lose small steps, and "
+            "overflow. Use 'bfloat16' or 'float32'.",
         ),
         (
             {"sample": sampling(every_n_steps=None, before_first_step=False)},

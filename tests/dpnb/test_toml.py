@@ -184,7 +184,8 @@ TABLES = (
         ("lr_scheduler = 1", "1: error: lr_scheduler: 1 is not one of constant, linear, cosine."),
         (
             'lr_scheduler = {type = "linear", steps = [1]}',
-            "1: error: lr_scheduler: {type = 'linear', steps = [1]} is not one of constant, linear, cosine.",
+            "1: error: lr_scheduler: {type = 'linear', steps = [1]} is not one of constant, linear, cosine. It is one "
+            "word, not a table: write lr_scheduler = 'linear'; its other keys stand at the top of the file.",
         ),
         (
             'save_dtype = "fp16"',

@@ -31,7 +31,7 @@ from dpnb.schema.families.wan import WanModel
 from dpnb.schema.families.z_image import ZImageModel
 from dpnb.schema.optimizer import OtherOptimizer
 from dpnb.schema.training import LegacyLora
-from dpnb.toml import load
+from dpnb.toml import dump, load
 from dpnb.toml.edit import edit
 from dpnb.toml.places import outline
 from dpnb.toml.write import keys_of
@@ -344,6 +344,10 @@ def test_a_secret_stays_where_it_is_and_is_never_written():
     other = with_keys(old, monitoring=Monitoring(wandb_api_key=SecretStr("other"), wandb_run_name="y"))
     assert edit(text, old, other) == text.replace("wandb_api_key = 'abc' # mine\n", "").replace("'x'\n", "'y'\n")
     assert "other" not in edit(RUN, parsed(RUN, Training), other)
+    # A file that was written anew has no key; it asks for the same, and still the old one loses its key.
+    without = with_keys(old, monitoring=Monitoring(wandb_run_name="x"))
+    assert without == old == parsed(dump(old), Training)
+    assert edit(text, old, without) == text.replace("wandb_api_key = 'abc' # mine\n", "")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

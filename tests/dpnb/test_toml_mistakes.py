@@ -87,7 +87,15 @@ def test_a_missing_type_is_guessed_where_one_kind_alone_fits():
     [
         # what upstream refuses or ignores
         (TOP + WAN + ADAPTER + OPTIMIZER + "[lr_scheduler]\ntype = 'cosine'\n",
-            "16:1: error: lr_scheduler: {type = 'cosine'} is not one of constant, linear, cosine."),
+            "16:1: error: lr_scheduler: {type = 'cosine'} is not one of constant, linear, cosine. It is one word, not "
+            "a table: write lr_scheduler = 'cosine'."),
+        # names that share letters, and no more
+        (TOP + "[training_methods]\na = 1\n" + WAN + OPTIMIZER,
+            "5:1: error: training_methods: unknown key. Tables known here: "),
+        (TOP + WAN + ADAPTER + "lora_dtype = 'x'\n" + OPTIMIZER,
+            "13:1: error: adapter.lora_dtype: unknown key. Did you mean 'dtype'?"),
+        (TOP + "[model]\ntype = 'new'\nfancy = 1\n" + OPTIMIZER,
+            "7:1: error: model.fancy: unknown key. No type knows such a key: remove it."),
         (TOP + WAN + ADAPTER.replace("lora", "oft") + OPTIMIZER,
             "10:1: error: adapter.type: 'oft' is not one of lora, lokr, loha, dora."),
         (TOP + WAN.replace("'wan'", "'wan2.2'") + ADAPTER + OPTIMIZER,
@@ -128,6 +136,9 @@ def test_training_files(text, message):
             "[adapter] or [optimizer]."),
         (DATA + "subsample_ratio = 0.5\n", f"4:1: error: directory[0].subsample_ratio: unknown key. "
             f"{MOVE.format('[[directory]]')}"),
+        (DATA + "caption_path = 'x'\n",
+            "4:1: error: directory[0].caption_path: unknown key. There is no such key: remove it."),
+        (DATA + "type = 'x'\n", "4:1: error: directory[0].type: unknown key. There is no such key: remove it."),
         ("image_dir = 'x'\n" + DATA, "1:1: error: image_dir: unknown key. 'image_dir' is a name of kohya sd-scripts"),
     ],
 )  # fmt: skip
