@@ -10,56 +10,79 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dpnb import report as report
     from dpnb import runs as runs
     from dpnb.presets import flux_lora, tiny_lora
     from dpnb.runs.launch import launch
     from dpnb.runs.process import Run
+    from dpnb.runs.queue import Queue, queue
+    from dpnb.runs.triage import Card, diagnose
     from dpnb.schema.dataset import Dataset
     from dpnb.schema.training import Training
     from dpnb.toml import dump, load, load_run
     from dpnb.widgets.captions import CaptionEditor
+    from dpnb.widgets.compare import Compare
     from dpnb.widgets.dataset import DatasetForm
     from dpnb.widgets.form import TrainingForm
     from dpnb.widgets.gallery import Gallery
+    from dpnb.widgets.launcher import Launcher
     from dpnb.widgets.monitor import Monitor
+    from dpnb.widgets.studio import Studio
+    from dpnb.widgets.tensorboard import TensorBoard as tensorboard  # noqa: N813 - it is called like a function
 
     attach = Run.attach
     __version__: str
 
 _HOMES = {
     "CaptionEditor": "dpnb.widgets.captions",
+    "Card": "dpnb.runs.triage",
+    "Compare": "dpnb.widgets.compare",
     "Dataset": "dpnb.schema.dataset",
     "DatasetForm": "dpnb.widgets.dataset",
     "Gallery": "dpnb.widgets.gallery",
+    "Launcher": "dpnb.widgets.launcher",
     "Monitor": "dpnb.widgets.monitor",
+    "Queue": "dpnb.runs.queue",
     "Run": "dpnb.runs.process",
+    "Studio": "dpnb.widgets.studio",
     "Training": "dpnb.schema.training",
     "TrainingForm": "dpnb.widgets.form",
+    "diagnose": "dpnb.runs.triage",
     "dump": "dpnb.toml",
     "flux_lora": "dpnb.presets",
     "launch": "dpnb.runs.launch",
     "load": "dpnb.toml",
     "load_run": "dpnb.toml",
+    "queue": "dpnb.runs.queue",
     "tiny_lora": "dpnb.presets",
 }
 
 __all__ = [
     "CaptionEditor",
+    "Card",
+    "Compare",
     "Dataset",
     "DatasetForm",
     "Gallery",
+    "Launcher",
     "Monitor",
+    "Queue",
     "Run",
+    "Studio",
     "Training",
     "TrainingForm",
     "__version__",
     "attach",
+    "diagnose",
     "dump",
     "flux_lora",
     "launch",
     "load",
     "load_run",
+    "queue",
+    "report",
     "runs",
+    "tensorboard",
     "tiny_lora",
 ]
 
@@ -67,8 +90,12 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name == "runs":  # the package itself, which can be called
-        value = importlib.import_module("dpnb.runs")
+    elif name in ("report", "runs"):  # the modules themselves, which can be called
+        value = importlib.import_module(f"dpnb.{name}")
+    elif name == "tensorboard":
+        from dpnb.widgets.tensorboard import TensorBoard
+
+        value = TensorBoard
     elif name == "attach":
         from dpnb.runs.process import Run
 

@@ -3,10 +3,10 @@
     dpnb demo --out DIR         the whole story in a few minutes      dpnb runs [DIR]     a table of runs
     dpnb lab                    JupyterLab on the notebooks           dpnb status RUN     one run
     dpnb new PRESET -o DIR      files to start from                   dpnb logs RUN       its console
-    dpnb import FILE... -o DIR  another trainer's files as ours
+    dpnb import FILE... -o DIR  another trainer's files as ours       dpnb report RUN     one HTML file of it
     dpnb validate FILE...       check TOML files                      dpnb schema [KEY]   every key, or one
     dpnb dryrun FILE            buckets and steps of a dataset        dpnb stop RUN       save and stop it
-    dpnb launch FILE            train in the background
+    dpnb launch FILE            train in the background           dpnb cache [DIR]    its size; --prune what is old
 
 RUN is a run directory, a folder that holds runs, the name of a run, or "latest" (the default) below --root.
 Exit codes: 0 well, 1 a problem (one line each on stderr), 2 a wrong command line, else the code of the run.
@@ -16,22 +16,13 @@ Each command imports what it needs itself, so that `dpnb --help` is instant.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from dpnb import cli_config, cli_dryrun, cli_import, cli_new
-from dpnb.errors import DpnbError, errors_in
-
-if TYPE_CHECKING:
-    from dpnb.runs.process import Run
-
-_SHELL_SIGNAL_BASE = 128
-_FOLLOW_SECONDS = 0.3
+from dpnb import cli_cache, cli_config, cli_dryrun, cli_import, cli_new, cli_report, cli_runs
+from dpnb.errors import DpnbError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        return _SHELL_SIGNAL_BASE + 2
+        return cli_runs.SHELL_SIGNAL_BASE + 2
     return code
 
 
@@ -80,36 +71,26 @@ def _parser() -> argparse.ArgumentParser:
     dryrun = add("dryrun", "show what the trainer would make of a dataset, without training")
     cli_dryrun.add_arguments(dryrun, _positive)
 
-    launch = add("launch", "start training in the background")
-    launch.add_argument("file", type=Path, metavar="FILE", help="training file")
-    launch.add_argument("--wait", action="store_true", help="show progress and exit with the code of the run")
-    launch.add_argument("--num-gpus", type=_positive, metavar="N", help="processes; default: pipeline_stages")
-    launch.add_argument(
-        "--resume", nargs="?", const=True, metavar="NAME", help="go on with the newest run, or this one"
-    )
-    launch.add_argument("--check", action="store_true", help="only check file and machine, start nothing")
+    cli_cache.add_arguments(add("cache", "show how large the cache is, and remove what no run needs"))
+
+    cli_runs.add_launch(add("launch", "start training in the background"), _positive)
 
     runs = add("runs", "list runs")
     runs.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR")
 
-    status = _for_one_run(add("status", "show one run"))
+    status = cli_runs.add_one_run(add("status", "show one run"))
     status.add_argument("--json", action="store_true", help="for programs")
 
-    logs = _for_one_run(add("logs", "show the end of a run's console"))
+    logs = cli_runs.add_one_run(add("logs", "show the end of a run's console"))
     logs.add_argument("-n", type=int, default=40, metavar="N", dest="lines", help="number of lines")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows, until the run ends")
 
-    stop = _for_one_run(add("stop", "save and stop a run, and wait for it"))
-    how = stop.add_mutually_exclusive_group()
-    how.add_argument("--now", action="store_true", help="by a signal at once, instead of by its control file")
-    how.add_argument("--kill", action="store_true", help="end it without saving")
+    cli_report.add_arguments(cli_runs.add_one_run(add("report", "write a run as one HTML file that opens anywhere")))
+
+    cli_runs.add_stop(add("stop", "save and stop a run, and wait for it"))
+
+    cli_runs.add_queue(add("queue", "train one after the other, in the background"), _positive)
     return parser
-
-
-def _for_one_run(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command.add_argument("name", nargs="?", default="latest", metavar="RUN")
-    command.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="where to look for it")
-    return command
 
 
 def _positive(text: str) -> int:
@@ -119,19 +100,13 @@ def _positive(text: str) -> int:
     return number
 
 
-def _attach(arguments: argparse.Namespace) -> Run:
-    from dpnb.runs.process import Run
-
-    return Run.attach(arguments.name, root=arguments.root)
-
-
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     from dpnb.demo import run_demo
 
-    return _shell_code(run_demo(arguments.out, steps=arguments.steps))
+    return cli_runs.shell_code(run_demo(arguments.out, steps=arguments.steps))
 
 
 def _lab(arguments: argparse.Namespace) -> int:
@@ -172,92 +147,36 @@ def _dryrun(arguments: argparse.Namespace) -> int:
     return cli_dryrun.run(arguments)
 
 
-def _launch(arguments: argparse.Namespace) -> int:
-    from dpnb import toml
-    from dpnb.runs import preflight
-    from dpnb.runs.launch import launch
-    from dpnb.runs.progress import follow
+def _cache(arguments: argparse.Namespace) -> int:
+    return cli_cache.run(arguments)
 
-    if arguments.check:
-        config = toml.load_run(arguments.file)
-        num_gpus = arguments.num_gpus or config.training.value.pipeline_stages
-        problems = [*config.warnings, *preflight.check(config, num_gpus)]
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        print(f"{arguments.file}: {'cannot be launched' if errors_in(problems) else 'ready to launch'}")
-        return int(bool(errors_in(problems)))
-    run = launch(arguments.file, num_gpus=arguments.num_gpus, resume=arguments.resume)
-    print(run.path, flush=True)
-    if not arguments.wait:
-        return 0
-    code = follow(run)
-    return 0 if code is None else _shell_code(code)
+
+def _launch(arguments: argparse.Namespace) -> int:
+    return cli_runs.launch(arguments)
 
 
 def _runs(arguments: argparse.Namespace) -> int:
-    from dpnb.runs.process import runs
-
-    print(runs(arguments.folder))
-    return 0
+    return cli_runs.runs(arguments)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    run = _attach(arguments)
-    if arguments.json:
-        print(json.dumps(run.to_json(), indent=1))
-        return 0
-    from dpnb.runs.process import FINAL_STATES
-    from dpnb.runs.progress import ending, line
-
-    state = run.state
-    print(run.path)
-    print(ending(run, state) if state in FINAL_STATES else line(run.status))
-    for export in run.exports():
-        print(f"saved: {export}")
-    return 0
+    return cli_runs.status(arguments)
 
 
 def _logs(arguments: argparse.Namespace) -> int:
-    run = _attach(arguments)
-    log = run.directory.console_log
-    # Taken before the tail is read: what is written in between is shown twice rather than lost.
-    offset = log.stat().st_size if log.exists() else 0
-    for text in run.log(arguments.lines):
-        print(text)
-    while arguments.follow:
-        over = run.is_over
-        if log.exists():
-            with log.open("rb") as file:
-                file.seek(offset)
-                new = file.read()
-            offset += len(new)
-            sys.stdout.write(new.decode("utf-8", errors="replace"))
-            sys.stdout.flush()
-        if over:
-            break
-        time.sleep(_FOLLOW_SECONDS)
-    return 0
+    return cli_runs.logs(arguments)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    return cli_report.run(arguments)
 
 
 def _stop(arguments: argparse.Namespace) -> int:
-    from dpnb.runs.progress import ending
-
-    run = _attach(arguments)
-    if run.is_over:
-        print(f"{run.path} has ended already: {run.state}")
-        return 0
-    if arguments.kill:
-        run.kill()
-    else:
-        print(f"asked {run.path} to save and stop ...", flush=True)
-        run.stop(save=not arguments.now)
-    print(ending(run, run.state))
-    return 0
+    return cli_runs.stop(arguments)
 
 
-def _shell_code(code: int) -> int:
-    """An exit code as a shell knows it: a signal n is 128 + n."""
-    return code if code >= 0 else _SHELL_SIGNAL_BASE - code
+def _queue(arguments: argparse.Namespace) -> int:
+    return cli_runs.queue(arguments)
 
 
 if __name__ == "__main__":

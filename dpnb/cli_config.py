@@ -3,8 +3,8 @@
     dpnb validate FILE... [--json] [--no-paths]     0 clean, 1 problems, 2 a file cannot be read
     dpnb schema [KEY] [--file training|dataset] [--json]
 
-A training file is checked with the dataset files that it names. What is not here: the checks themselves (dpnb/toml) and the
-JSON Schema (dpnb/schema/json_schema.py).
+A training file is checked with the dataset files that it names. What is not here: the checks themselves (dpnb/toml)
+and the JSON Schema (dpnb/schema/json_schema.py).
 """
 
 from __future__ import annotations

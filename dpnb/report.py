@@ -2,20 +2,30 @@
 
 Pure functions from readings to Pillow pictures, drawn with Pillow alone, so that the terminal, the gallery and a
 report share them. Nothing here reads a run directory; `Run.samples` and `dpnb.runs.events` do.
+
+The module is also the function `dpnb.report(run, "report.html")`, which html_report.py has: Python gives the name
+`dpnb.report` to this module as soon as it is imported, so the two have to be one object (as dpnb/runs/__init__.py).
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dpnb.runs.events import Floats, Series, smoothed
-from dpnb.runs.rundir import Sample
+from dpnb.runs.plots import evenly
+from dpnb.runs.rundir import RunDir, Sample
+
+if TYPE_CHECKING:
+    from dpnb.runs.process import Run
 
 Colour = tuple[int, int, int]
 
@@ -33,6 +43,19 @@ _STEPS = ((1, 1.5), (2, 3.5), (5, 7.5), (10, math.inf))  # the round step for ea
 _STILL = (".png", ".webp", ".jpg")
 
 
+class _Report(ModuleType):
+    """A module that answers `dpnb.report(run, path)`."""
+
+    def __call__(self, run: Run | RunDir | Path | str, path: Path | str = "report.html") -> Path:
+        """Write a run as one HTML file that opens without a kernel; gives its path. See dpnb/html_report.py."""
+        from dpnb.html_report import write_report
+
+        return write_report(run, path)
+
+
+sys.modules[__name__].__class__ = _Report
+
+
 # --- contact sheet ---------------------------------------------------------------------------------------------------
 
 
@@ -45,7 +68,7 @@ def contact_sheet(samples: Sequence[Sample], *, title: str = "", cell_px: int = 
     stills = {(s.step, s.index): s for s in samples if s.path.suffix in _STILL}
     if not stills:
         raise ValueError(f"no picture among {len(samples)} samples: a contact sheet needs .png or .webp files")
-    steps = _spread(sorted({step for step, _ in stills}), max_rows)
+    steps = evenly(sorted({step for step, _ in stills}), max_rows)
     columns = sorted({index for _, index in stills})
     prompts = {index: sample.prompt for (_, index), sample in sorted(stills.items(), reverse=True)}
     font = ImageFont.load_default(_TEXT_PX)
@@ -66,13 +89,6 @@ def contact_sheet(samples: Sequence[Sample], *, title: str = "", cell_px: int = 
                 pen.multiline_text((x, top), "\n".join(heads[index]), INK, font, spacing=4)
             _paste(sheet, stills.get((step, index)), x, y, cell_px)
     return sheet
-
-
-def _spread(steps: list[int], most: int) -> list[int]:
-    """At most so many of them, evenly chosen, the first and the last always."""
-    if len(steps) <= most:
-        return steps
-    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> list[str]:

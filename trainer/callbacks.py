@@ -2,25 +2,37 @@
 
 Step and epoch intervals are pure arithmetic on the progress. Clocks, control files and signals are seen by single
 processes, so they are agreed on by all ranks once a step: every rank then does the same thing.
+
+Two control files change how a run goes on. `set_lr` multiplies the schedule from the next step on, and a checkpoint
+keeps that (`Progress.lr_factor`). `pause` holds all ranks after their step for as long as the file stands; what else
+is asked for meanwhile is done at once, and one step is taken after it. A pause ends with the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
+import psutil
 import torch
 import torch.distributed as dist
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from dpnb.runs.rundir import REQUESTS, Request, RunDir
+from dpnb.runs.rundir import REQUESTS, Mark, MarkKind, Request, RunDir
 from dpnb.schema.training import Training
 from trainer.engine import World, gather
+from trainer.report import note
+
+PAUSE_SECONDS = 0.5  # between two looks at whether a pause is over
+_WITHOUT_A_STEP = {"pause", "set_lr", "clock"}  # what is agreed on within a pause and does not end it
 
 
 @dataclass(slots=True)
@@ -28,7 +40,8 @@ class Progress:
     """How far a run is: optimizer steps, the epoch of the last one (from 1), examples seen.
 
     `epoch_loss`: sum of the losses of that epoch's steps so far. `best_loss`: the lowest evaluation loss, found at
-    `best_step`; `evaluations_since_best` have not been lower.
+    `best_step`; `evaluations_since_best` have not been lower. `lr_factor`: what a person has multiplied the learning
+    rate of the schedule with while the run was going on.
     """
 
     step: int = 0
@@ -38,6 +51,7 @@ class Progress:
     best_loss: float | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
+    lr_factor: float = 1.0
 
     def measured(self, loss: float) -> bool:
         """Note an evaluation loss; whether it is the lowest so far."""
@@ -72,7 +86,7 @@ class StopSignal:
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.seen.set()
 
-    @contextmanager
+    @contextlib.contextmanager
     def caught(self) -> Iterator[StopSignal]:
         """Within this block both signals only set `seen`. (Main thread only, as Python demands.)"""
         before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -89,6 +103,32 @@ def check_stop(stop: StopSignal, run: RunDir) -> None:
         gather(None)  # all have looked
         run.clear_request("save_quit")
         raise Stopped
+
+
+class Rate:
+    """The learning rate of the next step, as the schedule has just set it, and how a person changes it.
+
+    The optimizer is found by its steps: it belongs to DeepSpeed, which makes and wraps it in its own way.
+    """
+
+    def __init__(self) -> None:
+        stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        handle = register_optimizer_step_post_hook(lambda optimizer, _args, _options: stepped.add(optimizer))
+        weakref.finalize(self, handle.remove)
+        self._stepped = stepped
+
+    def factor_for(self, lr: float) -> float | None:
+        """What the schedule has to be multiplied with to take the next step at `lr`; None where it has come to 0."""
+        scheduled = max(
+            (float(group["lr"]) for optimizer in self._stepped for group in optimizer.param_groups), default=0
+        )
+        return lr / scheduled if scheduled > 0 else None
+
+    def multiply(self, factor: float) -> None:
+        """Once after each step: the schedule sets its own rate again at the next."""
+        if factor != 1.0:
+            for group in (group for optimizer in self._stepped for group in optimizer.param_groups):
+                group["lr"] *= factor
 
 
 class Calendar:
@@ -113,10 +153,13 @@ class Calendar:
             self.total_steps = min(self.total_steps, training.max_steps)
         self.last_checkpoint = time.monotonic()
         self.examples_before = now.examples
+        self._rate = Rate()
+        self._paused = False
+        self._forget_old_pause()
 
     def due(self, now: Progress) -> Due:
         """What to do after the step that led to `now`. Collective: every rank must ask."""
-        t, asked = self.training, self._agreed_requests()
+        t, asked = self.training, self._requests_and_pause(now)
         finished = now.step >= self.total_steps
         epoch = now.epoch if now.step % self.steps_per_epoch == 0 else None
         last = finished or "save_quit" in asked
@@ -167,23 +210,75 @@ class Calendar:
             by_step = _divides(steps, now.step)
         return by_step or _divides(epochs, epoch)
 
-    def _agreed_requests(self) -> set[str]:
+    # --- what a person asks for --------------------------------------------------------------------------------------
+
+    def _requests_and_pause(self, now: Progress) -> set[str]:
+        """What is asked for; while the run is paused, this comes back only when there is something else to do."""
+        asked = self._agreed_requests(now)
+        if "pause" in asked and not self._paused:
+            self._mark(now, "paused", f"paused after step {now.step}")
+        while "pause" in asked and not asked - _WITHOUT_A_STEP:
+            self._paused = True
+            time.sleep(PAUSE_SECONDS)
+            asked = self._agreed_requests(now)
+        if self._paused and "pause" not in asked:
+            self._mark(now, "continued", f"continued after step {now.step}")
+        self._paused = "pause" in asked
+        self._rate.multiply(now.lr_factor)
+        return asked
+
+    def _agreed_requests(self, now: Progress) -> set[str]:
         """Control files, stop signals and the checkpoint clock, as all ranks see them together."""
-        names = [*REQUESTS, "clock"]
+        names = [*REQUESTS, "pause", "clock"]
         mine = set(self.run.pending_requests()) if self.world.is_first else set()
         if self.stop.seen.is_set():
             mine.add("save_quit")
         minutes = self.training.checkpoint_every_n_minutes
-        flags = torch.tensor([name in mine for name in names], dtype=torch.int32, device=self.world.device)
-        if self.world.is_first and minutes is not None and time.monotonic() - self.last_checkpoint > minutes * 60:
-            flags[-1] = 1
+        flags = torch.tensor([*(name in mine for name in names), 0], dtype=torch.float64, device=self.world.device)
+        if self.world.is_first:
+            flags[-1] = self._asked_lr(now) if "set_lr" in mine else 0
+            flags[names.index("pause")] = self.run.pause_file.exists()
+            flags[names.index("clock")] = (
+                minutes is not None and time.monotonic() - self.last_checkpoint > minutes * 60
+            )
         if self.world.size > 1:
             dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        agreed = {name for name, flag in zip(names, flags.tolist(), strict=True) if flag}
+        *seen, lr = flags.tolist()
+        agreed = {name for name, flag in zip(names, seen, strict=True) if flag}
         for request in REQUESTS:
             if request in agreed:
                 self.served(request)
+        if lr > 0:
+            self._set_lr(now, lr)
         return agreed
+
+    def _asked_lr(self, now: Progress) -> float:
+        """The learning rate that `set_lr` names; 0, and a mark that says so, where it names none."""
+        lr = self.run.request_detail("set_lr").get("lr")
+        if isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < math.inf:
+            return float(lr)
+        self._mark(now, "warning", f'set_lr names {lr!r}: expected {{"lr": 1e-5}} or another number above 0')
+        return 0.0
+
+    def _set_lr(self, now: Progress, lr: float) -> None:
+        factor = self._rate.factor_for(lr)
+        if factor is None:
+            self._mark(now, "warning", f"the schedule has come to 0: a learning rate of {lr:g} has no effect")
+            return
+        now.lr_factor = factor
+        self._mark(now, "learning rate", f"learning rate {lr:g} from step {now.step + 1} on")
+
+    def _forget_old_pause(self) -> None:
+        """A run that was stopped while it was paused, and is resumed, is meant to go on."""
+        if self.world.is_first:
+            with contextlib.suppress(FileNotFoundError):
+                if self.run.pause_file.stat().st_mtime < psutil.Process().create_time():
+                    self.run.pause(on=False)
+
+    def _mark(self, now: Progress, kind: MarkKind, text: str) -> None:
+        if self.world.is_first:
+            x = now.examples if self.training.x_axis_examples else now.step
+            note(self.run, Mark(kind, x, time.time(), text))
 
 
 def _divides(interval: int | None, number: int | None) -> bool:

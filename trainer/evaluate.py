@@ -16,6 +16,7 @@ from trainer import objective
 from trainer.data import loader as data
 from trainer.engine import MicroBatch, StageEngine, gather
 from trainer.families.base import Family, Prepared
+from trainer.objective import Target
 from trainer.report import Report
 
 QUANTILES = tuple(round(0.1 * i, 1) for i in range(1, 10))
@@ -29,13 +30,21 @@ def noised(family: Family, batch: data.MicroBatch, asked: Loss | None = None) ->
     if batch.weights is not None:
         own_B = torch.tensor(batch.weights)
         weight_B = own_B if weight_B is None else weight_B * own_B
-    return inputs, target if weight_B is None else (target, weight_B)
+    return inputs, _weighted(family, batch, target, weight_B)
 
 
 def noised_at(family: Family, batch: data.MicroBatch, quantile: float) -> MicroBatch:
-    """Noise a loaded batch to measure on: all examples at one quantile of the time distribution, unweighted."""
+    """Noise a loaded batch to measure on: all examples at one quantile of the time distribution. Only masks count."""
     inputs, target, _ = _prepared(family, batch, torch.full((batch.size,), quantile), 0.0)
-    return inputs, target
+    return inputs, _weighted(family, batch, target, None)
+
+
+def _weighted(family: Family, batch: data.MicroBatch, target: Tensor, weight_B: Tensor | None) -> Target:
+    """The target with the weights of examples and of the elements that masks stand over, where there are any."""
+    if batch.mask_B1HW is None:
+        return target if weight_B is None else (target, weight_B)
+    mask = family.over_target(batch.mask_B1HW, batch.tensors)
+    return target, mask if weight_B is None else mask * objective.for_each_element(weight_B, mask)
 
 
 def _prepared(family: Family, batch: data.MicroBatch, quantiles_B: Tensor, offset: float) -> Prepared:

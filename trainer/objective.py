@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Target = Tensor | tuple[Tensor, ...]
-"""What a prediction is measured against: the target alone, or (target, weight_B) with a weight for each example."""
+"""What a prediction is measured against: the target alone, or (target, weight) with a weight for each example (B,) or
+for each of its elements."""
 Loss = Callable[[Tensor, Target], Tensor]
 SMALLEST_TIME = 1e-3  # the smallest noise level that samplers of 1000 steps know; 1 / t^2 has no bound below it
 
@@ -104,12 +105,18 @@ def level_weights(weighting: Literal["none", "sigma_sqrt", "cosmap"], t_B: Tenso
     return None
 
 
+def for_each_element(weight: Tensor, values: Tensor) -> Tensor:
+    """Weights of examples (B,), or of elements already, so that they can be multiplied with values (B, ...)."""
+    return weight.view(-1, *[1] * (values.ndim - 1)) if weight.ndim == 1 else weight
+
+
 def make_loss(
     huber_delta: float | None = None, smooth_l1_beta: float | None = None, kind: Literal["mse", "l1"] = "mse"
 ) -> Loss:
     """The loss between prediction and target, a scalar in float32: Huber, smooth L1, squared or absolute error.
 
-    The first that is given wins. With weights it is the mean over examples of weight times the example's own mean.
+    The first that is given wins. Errors are multiplied with the weights and then averaged over all elements: what a
+    mask leaves out makes the loss smaller, not the rest of the picture weigh more.
     """
     if huber_delta is not None:
         measure = partial(F.huber_loss, delta=huber_delta)
@@ -121,8 +128,8 @@ def make_loss(
     def loss(prediction: Tensor, target: Target) -> Tensor:
         if isinstance(target, Tensor):
             return measure(prediction.float(), target.float())
-        value, weight_B = target
+        value, weight = target
         errors = measure(prediction.float(), value.float(), reduction="none")
-        return (errors.flatten(1).mean(1) * weight_B).mean()
+        return (errors * for_each_element(weight, errors)).mean()
 
     return loss

@@ -24,9 +24,13 @@ from typing import Any, Self, TextIO
 
 import psutil
 
-from dpnb.runs.rundir import Phase, ProcessInfo, RunDir, Status, write_text
+from dpnb.runs.rundir import Mark, MarkKind, Phase, ProcessInfo, RunDir, Status, start_ticks, write_text
+from trainer.wandb_sink import WandbSink, open_sink
 
 HEARTBEAT_SECONDS = 1.0
+_WARNING = "warning: "
+# A phase that leaves a mark on the charts once it is over.
+_MARKED: dict[Phase, MarkKind] = {"saving": "saved", "sampling": "sampled", "evaluating": "evaluated"}
 PACKAGES = (
     "dpnb",
     "torch",
@@ -52,10 +56,13 @@ class Report:
         self.x_axis_examples = x_axis_examples
         self.status = Status(phase="loading")
         self.writer: Any = None
+        self._elsewhere: WandbSink | None = None
+        self._training_text = ""
         self._durations: deque[float] = deque(maxlen=50)
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._writable = True
+        self._doing: tuple[MarkKind, str] | None = None
         self._beat = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -76,6 +83,8 @@ class Report:
         self._closing.set()
         self._beat.join()
         self._chart(lambda writer: writer.close())
+        if self._elsewhere is not None:
+            self._elsewhere.close(int(self.status.phase == "failed"))
         self._write_status()
         if self.status.phase == "failed":
             self.note_exit(1)
@@ -86,6 +95,7 @@ class Report:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(self.run.path), purge_step=first_step or None, flush_secs=2)
+            self._elsewhere = open_sink(self.run, self._training_text, self.say)
 
     # --- words -------------------------------------------------------------------------------------------------------
 
@@ -93,6 +103,13 @@ class Report:
         """A line in the console log."""
         if self.speaks:
             _print(line, sys.stdout)
+            if line.startswith(_WARNING):
+                self.mark("warning", line.removeprefix(_WARNING))
+
+    def mark(self, kind: MarkKind, text: str) -> None:
+        """A mark on the charts, at the current step (or number of examples)."""
+        if self.speaks:
+            note(self.run, Mark(kind, self._x, time.time(), text))
 
     def phase(self, phase: Phase, detail: str = "") -> None:
         """What the run does now; shown at once."""
@@ -100,6 +117,9 @@ class Report:
             return
         if detail and detail != self.status.detail:
             self.say(f"[{phase}] {detail}")
+        if self._doing is not None:
+            self.mark(*self._doing)
+        self._doing = (_MARKED[phase], detail) if phase in _MARKED else None
         self.status.phase, self.status.detail = phase, detail
         self._write_status()
 
@@ -114,6 +134,7 @@ class Report:
     def start_at(self, *, step: int, epoch: int, examples: int) -> None:
         """Where a resumed run goes on."""
         self.status.step, self.status.epoch, self.status.examples = step, epoch, examples
+        self.mark("resumed", f"resumed at step {step}")
 
     # --- numbers -----------------------------------------------------------------------------------------------------
 
@@ -136,11 +157,19 @@ class Report:
         )
 
     def scalars(self, values: Mapping[str, float], x: int | None = None) -> None:
-        """Points for the charts, at the current step (or number of examples) unless `x` says otherwise."""
+        """Points for the charts, at the current step (or number of examples); an `x` is an epoch."""
+        axis = "step" if x is None else "epoch"
         if x is None:
-            x = self.status.examples if self.x_axis_examples else self.status.step
+            x = self._x
+        if self._elsewhere is not None:
+            self._elsewhere.log(values, x=x, axis=axis)
         for tag, value in values.items():
             self._chart(lambda writer, tag=tag, value=value: writer.add_scalar(tag, value, x))  # type: ignore[misc]
+
+    @property
+    def _x(self) -> int:
+        """Where the run stands on the charts."""
+        return self.status.examples if self.x_axis_examples else self.status.step
 
     def flush(self) -> None:
         """Make the charts' points visible to readers."""
@@ -163,6 +192,7 @@ class Report:
         """Write down what was asked (file -> text) and with which versions; a file that stands is left alone."""
         if not self.speaks:
             return
+        self._training_text = texts.get(self.run.run_toml, "")
         for path, text in texts.items():
             if not path.exists():
                 write_text(path, text)
@@ -197,6 +227,14 @@ class Report:
                 self._writable = True
 
 
+def note(run: RunDir, mark: Mark) -> None:
+    """Write down a mark; where the disk does not take it, the run goes on without."""
+    try:
+        run.add_mark(mark)
+    except OSError as error:
+        _print(f"cannot write {run.marks_file}: {error.strerror}", sys.stderr)
+
+
 def _print(line: str, stream: TextIO) -> None:
     # The console log is a file too, often on the disk that is full: then there is nobody left to tell.
     with contextlib.suppress(OSError):
@@ -229,6 +267,7 @@ def _this_process() -> ProcessInfo:
         pid=os.getpid(),
         session_id=os.getsid(0),
         process_started=psutil.Process().create_time(),
+        started_ticks=start_ticks(os.getpid()),
         supervised=False,
         started=time.time(),
     )

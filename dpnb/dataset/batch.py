@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dpnb.dataset.bucket import MicroBatch
+from dpnb.dataset.bucket import MicroBatch, OneBatch, TwoBatches
+from dpnb.schema.model import FACTS
 from dpnb.schema.training import Training
 
 
@@ -18,15 +19,23 @@ class Batch(NamedTuple):
     @classmethod
     def of(cls, training: Training, *, gpus: int | None = None) -> Batch:
         """The batch of a training on so many GPUs; None means as many as one copy of the model takes."""
-        micro_batch = training.image_micro_batch_size_per_gpu or training.micro_batch_size_per_gpu
+        micro_batch = _either(training, training.micro_batch_size_per_gpu, training.image_micro_batch_size_per_gpu)
         return cls(micro_batch, training.gradient_accumulation_steps, _copies(training, gpus))
 
     @classmethod
     def of_evaluation(cls, training: Training, *, gpus: int | None = None) -> Batch:
         """The batch in which the held-out sets of a training are evaluated."""
-        own = training.eval_image_micro_batch_size_per_gpu or training.eval_micro_batch_size_per_gpu
-        micro_batch = own or cls.of(training).micro_batch
+        clips = training.eval_micro_batch_size_per_gpu
+        pictures = training.eval_image_micro_batch_size_per_gpu or clips or training.image_micro_batch_size_per_gpu
+        micro_batch = _either(training, clips or training.micro_batch_size_per_gpu, pictures)
         return cls(micro_batch, training.eval_gradient_accumulation_steps, _copies(training, gpus))
+
+
+def _either(training: Training, clips: OneBatch, pictures: OneBatch | None) -> MicroBatch:
+    """One number where a family is trained on pictures alone, or where both kinds have the same."""
+    if pictures is None or pictures == clips:
+        return clips
+    return TwoBatches(clips, pictures) if FACTS[training.model.type].video else pictures
 
 
 def _copies(training: Training, gpus: int | None) -> int:

@@ -19,14 +19,29 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from dpnb.dataset.scan import Cause, Row
+from dpnb.dataset.video import retimed_frames
 from dpnb.errors import ConfigError, DatasetError, errors_in
 from dpnb.schema.dataset import Dataset, DirectorySettings, settings_of
 from dpnb.schema.families.base import FamilyFacts
 from dpnb.schema.rules_dataset import check_dataset
 from dpnb.schema.training import batch_size_for
 
-MicroBatch = int | list[list[int]]
+OneBatch = int | list[list[int]]
 """A number of examples, or [resolution_px, examples] pairs, as micro_batch_size_per_gpu says it."""
+
+
+class TwoBatches(NamedTuple):
+    """Clips and pictures have batches of their own (image_micro_batch_size_per_gpu)."""
+
+    clips: OneBatch
+    pictures: OneBatch
+
+    def __str__(self) -> str:
+        return f"{self.clips} clips or {self.pictures} pictures"
+
+
+MicroBatch = OneBatch | TwoBatches
+"""Examples on one GPU in one forward pass: for all alike, or for clips and for pictures."""
 
 
 class Size(NamedTuple):
@@ -183,20 +198,40 @@ def size_at(area_px: float, ratio: float, frames: int, facts: FamilyFacts) -> Si
     return Size(round_to(width, facts.rounding_px), round_to(area_px / width, facts.rounding_px), frames)
 
 
-def clip_length(frames: int, lengths: Sequence[int]) -> int | None:
-    """The longest allowed clip that a source of so many frames fills; None for a video that only fills a picture."""
-    longest = max(length for length in (1, *lengths) if length <= frames)
-    return longest if longest > 1 or frames == 1 else None
+def batch_of(setting: MicroBatch, size: Size) -> int:
+    """Examples of a size on one GPU. A picture is what has one frame."""
+    if isinstance(setting, TwoBatches):
+        setting = setting.pictures if size.frames == 1 else setting.clips
+    return batch_size_for(setting, size.width_px, size.height_px)
 
 
-def size_bucket(width_px: int, height_px: int, frames: int, sizes: Sequence[Size]) -> Size | None:
+def frames_at(row: Row, facts: FamilyFacts) -> int:
+    """The frames of a row at the rate of a family."""
+    return retimed_frames(row.frames, row.fps, facts.fps) if row.is_video else 1
+
+
+def clip_length(frames: int, lengths: Sequence[int], *, video: bool | None = None) -> int | None:
+    """The longest allowed clip that a source of so many frames fills; None for a video that only fills a picture.
+
+    `video`: whether the source is one; None takes everything of several frames for one.
+    """
+    video = frames > 1 if video is None else video
+    longest = max((length for length in lengths if length <= frames), default=1)
+    return longest if longest > 1 or not video else None
+
+
+def size_bucket(
+    width_px: int, height_px: int, frames: int, sizes: Sequence[Size], *, video: bool | None = None
+) -> Size | None:
     """The bucket among exact sizes: nearest aspect ratio, then the longest that fits, else None.
 
     Several that are alike so far: the largest into which the picture need not be enlarged, else the smallest.
+    `video` as in `clip_length`.
     """
+    video = frames > 1 if video is None else video
     ratios = {size: round(size.width_px / size.height_px, 3) for size in sizes}
     nearest = nearest_ratio(width_px, height_px, sorted(set(ratios.values())))
-    fitting = [s for s in sizes if ratios[s] == nearest and s.frames <= frames and (s.frames > 1 or frames == 1)]
+    fitting = [s for s in sizes if ratios[s] == nearest and s.frames <= frames and (s.frames > 1 or not video)]
     alike = sorted(s for s in fitting if s.frames == max(f.frames for f in fitting))
     inside = [s for s in alike if s.width_px <= width_px and s.height_px <= height_px]
     return inside[-1] if inside else alike[0] if alike else None
@@ -205,27 +240,35 @@ def size_bucket(width_px: int, height_px: int, frames: int, sizes: Sequence[Size
 def keys_for(settings: DirectorySettings, facts: FamilyFacts) -> Callable[[Row], list[Key]]:
     """A function that says in which buckets a row of a folder is trained: one for each resolution; [] if none fits."""
     if settings.size_buckets is not None:
-        sizes = [
-            Size(round_to(w, facts.rounding_px), round_to(h, facts.rounding_px), facts.whole_frames(frames))
-            for w, h, frames in settings.size_buckets
-        ]
+        written = [Size(*size) for size in settings.size_buckets]
 
         def in_sizes(row: Row) -> list[Key]:
-            size = size_bucket(row.width_px, row.height_px, row.frames, sizes)
-            return [] if size is None else [Key(size)]
+            frames = frames_at(row, facts)
+            size = size_bucket(row.width_px, row.height_px, frames, written, video=row.is_video)
+            return _keys([] if size is None else [_fitted(size, facts)], row)
 
         return in_sizes
     ratios, areas = aspect_ratios(settings), areas_px(settings)
-    lengths = [facts.whole_frames(frames) for frames in settings.frame_buckets]
 
     def in_areas(row: Row) -> list[Key]:
-        frames = clip_length(row.frames, lengths)
-        ratio = nearest_ratio(row.width_px, row.height_px, ratios)
-        # Two areas may round to the same size; a row stands in a bucket once.
-        sizes = [] if frames is None else [size_at(area, ratio, frames, facts) for area in areas]
-        return [Key(size, ratio) for size in dict.fromkeys(sizes)]
+        length = clip_length(frames_at(row, facts), settings.frame_buckets, video=row.is_video)
+        if length is None:
+            return []
+        ratio, frames = nearest_ratio(row.width_px, row.height_px, ratios), facts.whole_frames(length)
+        return _keys([size_at(area, ratio, frames, facts) for area in areas], row, ratio)
 
     return in_areas
+
+
+def _fitted(size: Size, facts: FamilyFacts) -> Size:
+    """An exact size as the network takes it. Files are dealt out by the written one, as upstream."""
+    rounding = facts.rounding_px
+    return Size(round_to(size.width_px, rounding), round_to(size.height_px, rounding), facts.whole_frames(size.frames))
+
+
+def _keys(sizes: Sequence[Size], row: Row, ratio: float | None = None) -> list[Key]:
+    """Two areas may round to the same size, and a row stands in a bucket once. A video never becomes a picture."""
+    return [Key(size, ratio) for size in dict.fromkeys(sizes) if size.frames > 1 or not row.is_video]
 
 
 # --- the plan -------------------------------------------------------------------------------------------------------
@@ -273,20 +316,23 @@ def deal(
     if problems:
         raise ConfigError(problems)
     settings = [settings_of(dataset, directory) for directory in dataset.directory]
-    members, rows = _members(rows, [keys_for(s, facts) for s in settings])
+    members, rows = _members(rows, [keys_for(s, facts) for s in settings], facts)
     buckets = []
     for key in sorted(members, key=lambda key: (key.ar or 0.0, key.size)):
-        micro = batch_size_for(micro_batch, key.size.width_px, key.size.height_px)
+        micro = batch_of(micro_batch, key.size)
         examples = [e for i, own in members[key].items() for e in _examples(rows, own, settings[i].num_repeats)]
         everyone = tuple(row for own in members[key].values() for row in own)
-        whole = micro * gradient_accumulation_steps * data_parallel
+        at_once = gradient_accumulation_steps * data_parallel
+        if not dataset.drop_last and len(examples) < micro * at_once:
+            micro = max(1, len(examples) // at_once)
+        whole = micro * at_once
         buckets.append(Bucket(key.size, key.ar, everyone, tuple(examples), micro, whole))
     rows, warnings = _consequences(rows, buckets, gradient_accumulation_steps, data_parallel)
     return Plan(rows, tuple(buckets), gradient_accumulation_steps, data_parallel, warnings)
 
 
 def _members(
-    rows: Sequence[Row], keys_of: Sequence[Callable[[Row], list[Key]]]
+    rows: Sequence[Row], keys_of: Sequence[Callable[[Row], list[Key]]], facts: FamilyFacts
 ) -> tuple[dict[Key, dict[int, list[int]]], tuple[Row, ...]]:
     """bucket -> directory -> rows in it; and the rows, with a reason at those that no bucket fits."""
     members: dict[Key, dict[int, list[int]]] = {}
@@ -294,14 +340,27 @@ def _members(
     for index, row in enumerate(checked):
         if not row.used:
             continue
+        if row.is_video and not facts.video:
+            reason = f"a video: {facts.title} is trained on pictures alone"
+            checked[index] = replace(row, reason=reason, cause="video")
+            continue
         keys = keys_of[row.directory](row)
         if not keys:
-            words = "a picture" if row.frames == 1 else f"a clip of {row.frames} frames"
-            reason = f"no bucket of its aspect ratio is short enough for {words}: add a shorter one"
+            reason = f"no bucket of its aspect ratio is short enough for {_kind(row, facts)}: add a shorter one"
             checked[index] = replace(row, reason=reason, cause="no_bucket")
         for key in keys:
             members.setdefault(key, {}).setdefault(row.directory, []).append(index)
     return members, tuple(checked)
+
+
+def _kind(row: Row, facts: FamilyFacts) -> str:
+    if not row.is_video:
+        return "a picture"
+    frames = frames_at(row, facts)
+    words = f"a clip of {_count(frames, 'frame')}"
+    if frames == row.frames:
+        return words
+    return f"{words} at {facts.fps:g} fps (it has {row.frames} at {row.fps:g})"
 
 
 def _examples(rows: Sequence[Row], own: Sequence[int], num_repeats: float) -> list[Example]:

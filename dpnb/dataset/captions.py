@@ -1,6 +1,7 @@
 """Captions: where they stand, and what becomes of them before they are encoded.
 
     captions.json, or <name>.txt  ->  tag shuffle  ->  trigger word  ->  caption_prefix  ->  Row.captions
+                                                                       while training, a caption  ->  thinned
 
 With a captions.json in the folder ({file name: [captions]}), the .txt files of that folder are ignored. All of it is
 a pure function of the texts and the settings, so that an unchanged caption is found in the cache again.
@@ -21,6 +22,8 @@ from dpnb.schema.dataset import DirectorySettings
 
 CAPTIONS_FILE = "captions.json"
 PLACEHOLDER = "[trigger]"
+TAG_VARIANTS = 4
+"""So many variants of each caption are encoded where tags are left out; the help of tag_dropout names the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +99,51 @@ def final_captions(written: Sequence[str], settings: DirectorySettings) -> tuple
     count = settings.cache_shuffle_num or int(settings.shuffle_tags)
     if count:
         delimiter = settings.cache_shuffle_delimiter
-        captions = [shuffled(caption, delimiter, variant) for caption in captions for variant in range(count)]
+        keep = settings.keep_first_tags
+        captions = [shuffled(caption, delimiter, variant, keep) for caption in captions for variant in range(count)]
     return tuple(settings.caption_prefix + with_trigger(caption, settings.trigger_word) for caption in captions)
 
 
-def shuffled(caption: str, delimiter: str, variant: int) -> str:
-    """The tags of a caption in an order that depends on nothing but the caption and the variant."""
+def shuffled(caption: str, delimiter: str, variant: int, keep_first: int = 0) -> str:
+    """The tags of a caption in an order that depends on nothing but the caption and the variant.
+
+    The first `keep_first` tags stay where they are.
+    """
     tags = caption.split(delimiter)
+    kept, others = tags[:keep_first], tags[keep_first:]
+    _drawn(caption, str(variant)).shuffle(others)
+    return delimiter.join([*kept, *others])
+
+
+def thinned(caption: str, settings: DirectorySettings) -> tuple[str, ...]:
+    """The variants of a final caption with tags left out (tag_dropout); the caption itself where none are.
+
+    There are `TAG_VARIANTS` of them, among which each epoch draws, since every text has to be encoded beforehand.
+    The prefix, the first keep_first_tags tags, tags with the trigger word and at least one tag stay.
+    """
+    if not settings.tag_dropout or not caption:
+        return (caption,)
+    prefix = settings.caption_prefix if caption.startswith(settings.caption_prefix) else ""
+    tags = caption[len(prefix) :].split(settings.cache_shuffle_delimiter)
+    # A trigger word that was put in front is not one of the tags that a person counted.
+    keep_first = settings.keep_first_tags + (tags[0] == settings.trigger_word != "")
+    found = []
+    for variant in range(TAG_VARIANTS):
+        draw = _drawn(caption, f"tags {variant}")
+        chances = [draw.random() for _ in tags]
+        kept = [
+            tag
+            for position, (tag, chance) in enumerate(zip(tags, chances, strict=True))
+            if chance >= settings.tag_dropout or position < keep_first or _has_word(tag, settings.trigger_word)
+        ]
+        kept = kept or [tags[chances.index(max(chances))]]
+        found.append(prefix + settings.cache_shuffle_delimiter.join(kept))
+    return tuple(found)
+
+
+def _drawn(caption: str, variant: str) -> random.Random:
     seed = hashlib.sha256(f"{variant}\0{caption}".encode()).digest()
-    random.Random(int.from_bytes(seed, "big")).shuffle(tags)  # noqa: S311 - an order, not a secret
-    return delimiter.join(tags)
+    return random.Random(int.from_bytes(seed, "big"))  # noqa: S311 - an order, not a secret
 
 
 def with_trigger(caption: str, trigger: str) -> str:
@@ -118,6 +156,10 @@ def with_trigger(caption: str, trigger: str) -> str:
         return caption
     if PLACEHOLDER in caption:
         return caption.replace(PLACEHOLDER, trigger)
-    if re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption, re.IGNORECASE):
+    if _has_word(caption, trigger):
         return caption
     return f"{trigger}, {caption}" if caption else trigger
+
+
+def _has_word(text: str, word: str) -> bool:
+    return bool(word) and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None

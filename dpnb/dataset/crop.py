@@ -11,17 +11,20 @@ Pillow is imported inside the functions: whoever only wants the arithmetic of bu
 from __future__ import annotations
 
 import io
+import sys
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from dpnb.dataset.video import VIDEO_SUFFIXES
 from dpnb.errors import DatasetError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _EXIF_ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)  # orientations that swap width and height
+TURNED = (5, 6, 7, 8)
+"""The orientations that swap width and height."""
 _TURNS = {  # what makes them upright, by Pillow's names
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -37,9 +40,8 @@ _TAIL_BYTES = 128 * 1024  # a PNG that carries its EXIF data behind the pixels h
 _STILL_FORMATS = ("MPO", "PSD", "ICO", "ICNS")
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "I")
 
-_VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts")
 _OTHER_KINDS = {
-    **dict.fromkeys(_VIDEO_SUFFIXES, "a video: only pictures are trained here"),
+    **dict.fromkeys(VIDEO_SUFFIXES, "a video: only pictures can be shown here"),
     ".tar": "an archive: unpack it, and name the folder instead",
     ".zip": "an archive: unpack it, and name the folder instead",
     ".heic": "a HEIC picture, which Pillow cannot read: convert it to JPEG or PNG",
@@ -74,11 +76,19 @@ def _check(image: Image) -> None:
     if not image.mode.startswith("I;16") and image.mode not in _MODES:
         words = "floating-point numbers" if image.mode == "F" else f"in the colour mode {image.mode}"
         raise DatasetError(f"its pixels are {words}: save it as RGB with 8 or 16 bits")
-    if image.format not in _STILL_FORMATS and getattr(image, "is_animated", False):
-        frames = getattr(image, "n_frames", 2)
-        if image.format == "TIFF":
-            raise DatasetError(f"holds {frames} pages: save the page that you want as a file of its own")
-        raise DatasetError(f"animated ({frames} frames): save the frame that you want as a picture of its own")
+
+
+def most_pixels() -> int:
+    """Above so many pixels Pillow takes a picture for an attack, and refuses it."""
+    from PIL import Image
+
+    return 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize)
+
+
+def is_animated(image: Image) -> bool:
+    """Whether more frames or pages follow the first, which is the picture. They are not counted: a file may be made
+    of so many that counting does not end."""
+    return image.format not in _STILL_FORMATS and bool(getattr(image, "is_animated", False))
 
 
 def _reason(error: Exception, source: object) -> str:
@@ -89,6 +99,8 @@ def _reason(error: Exception, source: object) -> str:
         return f"too many pixels to be a photograph ({error}): scale it down"
     if isinstance(error, PermissionError):
         return "cannot be read: permission denied"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read: {error.strerror}"
     if isinstance(error, UnidentifiedImageError):
         suffix = source.suffix.lower() if isinstance(source, Path) else ""
         if suffix in _OTHER_KINDS:
@@ -119,6 +131,19 @@ def orientation(image: Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+def orientation_in(exif_data: bytes) -> int:
+    """The same in a block of EXIF data."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    try:
+        exif.load(exif_data)
+        value = exif.get(_EXIF_ORIENTATION, 1)
+    except Exception:  # as in `orientation`
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
 def _exif_behind_pixels(image: Image) -> bytes:
     """The eXIf chunk at the end of a PNG (ImageMagick puts it there), or nothing. The file position is kept."""
     file = getattr(image, "fp", None)
@@ -143,7 +168,7 @@ def _exif_behind_pixels(image: Image) -> bytes:
 def upright_size(image: Image) -> tuple[int, int]:
     """(width, height) in px after EXIF rotation, from the header alone."""
     width, height = image.size
-    return (height, width) if orientation(image) in _TURNED else (width, height)
+    return (height, width) if orientation(image) in TURNED else (width, height)
 
 
 def decode(data: bytes, *, draft_px: int | None = None) -> Image:

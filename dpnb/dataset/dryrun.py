@@ -9,12 +9,16 @@ the trainer does not stop a dry run: it is among `errors`, and everything else i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from dpnb.dataset.bucket import Bucket, MicroBatch, Plan, Size, deal
+from dpnb.dataset.bucket import Bucket, MicroBatch, Plan, Size, deal, frames_at
+from dpnb.dataset.complete import complete
+from dpnb.dataset.metadata import without_captions
 from dpnb.dataset.scan import Cause, Progress, Row, read_folders
+from dpnb.dataset.subsample import subsample
+from dpnb.dataset.video import ClipMode, clip_starts
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.families.base import FamilyFacts
 
@@ -22,6 +26,7 @@ CAUSES: dict[Cause, str] = {
     "unreadable": "cannot be read",
     "no_caption": "without a caption",
     "empty_caption": "with an empty caption",
+    "video": "videos, where only pictures are trained",
     "no_bucket": "no bucket is short enough",
     "small_bucket": "in a bucket smaller than one batch",
     "repeats": "left out by num_repeats below 1",
@@ -29,11 +34,40 @@ CAUSES: dict[Cause, str] = {
 """Each cause for leaving a file out, in a few words, in the order of a report."""
 
 
+_SHOWN_VIDEOS = 20  # so many are told of one by one in a report; --json has them all
+
+
+class Clips(NamedTuple):
+    """What is trained of one video in one bucket: clips of `length` of its `retimed` frames, which run at `fps`."""
+
+    retimed: int
+    fps: float
+    length: int
+    starts: tuple[int, ...]
+
+    @property
+    def unused(self) -> int:
+        """Re-timed frames that are in no clip."""
+        return self.retimed - len({start + i for start in self.starts for i in range(self.length)})
+
+    def to_json(self) -> dict[str, Any]:
+        """The clips as plain data."""
+        return {
+            "retimed_frames": self.retimed,
+            "fps": self.fps,
+            "frames": self.length,
+            "start_seconds": [round(start / self.fps, 3) for start in self.starts],
+            "seconds": round(self.length / self.fps, 3),
+            "unused_frames": self.unused,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class DryRun:
     """What the trainer would do with a dataset.
 
     `notes`: what else the scan has to say. `errors`: why the trainer would not start; empty when it would.
+    `clip_mode`: which part of a longer video is trained.
     """
 
     dataset: Dataset
@@ -41,6 +75,7 @@ class DryRun:
     plan: Plan
     notes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    clip_mode: ClipMode = "single_beginning"
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -50,12 +85,12 @@ class DryRun:
     @property
     def pictures(self) -> int:
         """Pictures that are trained on."""
-        return sum(row.used and row.frames == 1 for row in self.rows)
+        return sum(row.used and not row.is_video for row in self.rows)
 
     @property
     def clips(self) -> int:
         """Clips that are trained on."""
-        return sum(row.used and row.frames > 1 for row in self.rows)
+        return sum(row.used and row.is_video for row in self.rows)
 
     @property
     def left_out(self) -> dict[Cause, list[Row]]:
@@ -87,6 +122,25 @@ class DryRun:
         """How many of the readable files have a caption that is `written`, `empty` or `missing`."""
         return Counter(row.caption_state for row in self.rows if row.cause != "unreadable")
 
+    @property
+    def videos(self) -> dict[int, list[Clips]]:
+        """What is done to each video that is trained, by its row: one entry for each length of clip."""
+        found: dict[int, list[Clips]] = {}
+        for bucket in self.plan.buckets:
+            for index in bucket.rows if bucket.size.frames > 1 and bucket.batches else ():
+                if self.rows[index].used:
+                    clips = self._clips(self.rows[index], bucket.size.frames)
+                    known = found.setdefault(index, [])
+                    if clips not in known:
+                        known.append(clips)
+        return dict(sorted(found.items()))
+
+    def _clips(self, row: Row, length: int) -> Clips:
+        retimed = frames_at(row, self.facts)
+        return Clips(
+            retimed, self.facts.fps or row.fps or 1.0, length, tuple(clip_starts(retimed, length, self.clip_mode))
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The dry run as plain data: what `dpnb dryrun --json` prints."""
         captions = self.captions
@@ -98,7 +152,10 @@ class DryRun:
             "cropped_share": round(self.cropped_share, 4),
             "captions": {state: captions[state] for state in ("written", "empty", "missing")},
         }
-        return self.plan.to_json() | {"totals": totals, "notes": list(self.notes), "errors": list(self.errors)}
+        planned = self.plan.to_json()
+        for index, videos in self.videos.items():
+            planned["files"][index]["clips"] = [clips.to_json() for clips in videos]
+        return planned | {"totals": totals, "notes": list(self.notes), "errors": list(self.errors)}
 
 
 def kept_share(row: Row, size: Size) -> float:
@@ -117,13 +174,16 @@ def dry_run(
     workers: int | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    clip_mode: ClipMode = "single_beginning",
 ) -> DryRun:
     """Scan the folders of a dataset (headers only) and deal the files out, as the trainer will.
 
-    `workers`, `progress` and `cancelled` as in `scan.read_folders`. Raises `Cancelled` when called off, and
-    `ConfigError` for a dataset whose keys contradict each other.
+    `clip_mode`: video_clip_mode of the training. `workers`, `progress` and `cancelled` as in `scan.read_folders`.
+    Raises `Cancelled` when called off, and `ConfigError` for a dataset whose keys contradict each other.
     """
-    found = read_folders(dataset, workers=workers, progress=progress, cancelled=cancelled)
+    alone = without_captions(dataset)
+    found = read_folders(alone, workers=workers, progress=progress, cancelled=cancelled)
+    found = complete(found, dataset, workers=workers)
     planned = deal(
         found.rows,
         dataset,
@@ -132,7 +192,36 @@ def dry_run(
         gradient_accumulation_steps=gradient_accumulation_steps,
         data_parallel=data_parallel,
     )
-    return DryRun(dataset, facts, planned, found.notes, found.errors or _failure(planned))
+    planned = subsample(planned, dataset.subsample_ratio)
+    made = DryRun(dataset, facts, planned, found.notes, found.errors or _failure(planned), clip_mode)
+    return replace(made, notes=(*made.notes, *_of_videos(made)))
+
+
+def _of_videos(run: DryRun) -> Iterator[str]:
+    """What is done to each video, in a line; no more lines than a person reads."""
+    videos = run.videos
+    for index in list(videos)[:_SHOWN_VIDEOS]:
+        row = run.rows[index]
+        for clips in videos[index]:
+            yield f"{row.path}: {clip_words(row, clips)}"
+    if len(videos) > _SHOWN_VIDEOS:
+        yield f"{len(videos) - _SHOWN_VIDEOS:,} more videos are re-timed and cut in the same way (--json has them all)"
+
+
+def clip_words(row: Row, clips: Clips) -> str:
+    """What is done to one video: `300 frames at 30 fps become 160 at 16 fps; 33 of them are trained, ...`."""
+    source = f"{row.frames} frames"
+    if row.fps:
+        source += f" at {row.fps:.4g} fps"
+    if clips.retimed != row.frames:
+        source += f" become {clips.retimed} at {clips.fps:.4g} fps"
+    seconds = f"{clips.length / clips.fps:.2f} s"
+    if len(clips.starts) > 1:
+        parts = f"{len(clips.starts)} clips of {clips.length} are trained ({seconds} each)"
+    else:
+        parts = f"{clips.length} are trained ({seconds}, from {clips.starts[0] / clips.fps:.2f} s on)"
+    left = f"; {clips.unused} are not used" if clips.unused else ""
+    return f"{source}; {parts}{left}"
 
 
 def _failure(planned: Plan) -> tuple[str, ...]:

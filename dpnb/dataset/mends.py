@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dpnb.dataset.bucket import Bucket, MicroBatch
+from dpnb.dataset.bucket import Bucket, OneBatch, frames_at
 from dpnb.dataset.dryrun import DryRun
 from dpnb.dataset.scan import Row
 from dpnb.errors import Loc
@@ -65,7 +65,14 @@ def _small_buckets(run: DryRun, training: Training | None) -> Iterator[Finding]:
     what = "1 bucket holds" if len(small) == 1 else f"{len(small)} buckets hold"
     words = f"{what} less than one global batch and {_is(small)} not trained ({_count(files, 'file')}): {which}{more}."
     mends = [] if training is None else list(_smaller_batch(run, training, small))
-    yield Finding(words, (*mends, *_more_repeats(run, small)))
+    yield Finding(words, (*mends, *_more_repeats(run, small), *_kept(run, small)))
+
+
+def _kept(run: DryRun, small: list[Bucket]) -> Iterator[Mend]:
+    """A smaller batch for the small buckets alone, where each can give every accumulation and GPU an example."""
+    at_once = run.plan.gradient_accumulation_steps * run.plan.data_parallel
+    if run.dataset.drop_last and all(len(bucket.examples) >= at_once for bucket in small):
+        yield Mend("Train the small buckets too", ("drop_last",), False)
 
 
 def _smaller_batch(run: DryRun, training: Training, small: list[Bucket]) -> Iterator[Mend]:
@@ -73,7 +80,7 @@ def _smaller_batch(run: DryRun, training: Training, small: list[Bucket]) -> Iter
     fewest = min(len(bucket.examples) for bucket in small)
     accumulation, copies = run.plan.gradient_accumulation_steps, run.plan.data_parallel
     key = "image_micro_batch_size_per_gpu" if training.image_micro_batch_size_per_gpu else "micro_batch_size_per_gpu"
-    micro_batch: MicroBatch = getattr(training, key)
+    micro_batch: OneBatch = getattr(training, key)
     lower = fewest // (accumulation * copies)
     if isinstance(micro_batch, int) and 0 < lower < micro_batch:
         yield Mend(f"Lower the batch to {lower}", (key,), lower, "training")
@@ -99,13 +106,13 @@ def _more_repeats(run: DryRun, small: list[Bucket]) -> Iterator[Mend]:
 
 
 def _short_clips(run: DryRun) -> Iterator[Finding]:
-    left_out = [row for row in run.left_out.get("no_bucket", ()) if row.frames > 1]
+    left_out = [row for row in run.left_out.get("no_bucket", ()) if row.is_video]
     if not left_out:
         return
     mends = []
     for loc, rows in _by_place(run, left_out, "frame_buckets").items():
         settings = settings_of(run.dataset, run.dataset.directory[rows[0].directory])
-        fitting = run.facts.whole_frames(min(row.frames for row in rows))
+        fitting = run.facts.whole_frames(min(frames_at(row, run.facts) for row in rows))
         if settings.size_buckets is None and fitting > 1:
             value = sorted({*settings.frame_buckets, fitting})
             mends.append(Mend(f"Add frame bucket {fitting}", loc, value))

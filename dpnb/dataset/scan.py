@@ -1,31 +1,38 @@
 """A folder -> one row for each of its files: size, captions, and whether and why not it is trained on.
 
+    listing.py (which files)  ->  headers.py (size; what store.py remembers is not read again)  +  captions.py  ->  Row
+
 Only headers are read, in threads. Truncated pixels do not show in a header: such a file is found when it is decoded
 (trainer/data/cache.py), and leaves through `without`. As in diffusion-pipe, the top level of a folder is read, in
-the order of names; sidecars (captions, caches, backups) and hidden files are not pictures and are not reported.
+the order of names, and with `recursive` the folders below it too; sidecars (captions, caches, backups) and hidden
+files are not pictures and are not reported.
 """
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from dpnb.dataset.captions import CAPTIONS_FILE, FolderCaptions, final_captions, folder_captions
-from dpnb.dataset.crop import open_picture, upright_size
+from dpnb.dataset.headers import Header, Signature, check_file, read_header
+from dpnb.dataset.listing import Identity, Listing, Passed, identity, list_folder, list_tree, printable
+from dpnb.dataset.store import HeaderStore, Known
 from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, DirectorySettings, settings_of
 
 SIDECAR_SUFFIXES = frozenset({".txt", ".npz", ".json", ".parquet", ".bak", ".db"})
 _SHOWN = 5  # so many names in a message; the rest is counted
 _AT_A_TIME = 64  # files between two looks at whether a scan is still wanted: some ten milliseconds
+_KEPT_AT_ONCE = 5000  # headers that a scan which is killed may have read in vain
+_QUICK_SECONDS = 60e-6  # for one file: below this, threads mostly wait for each other
 
 CaptionState = Literal["written", "empty", "missing"]
-Cause = Literal["", "unreadable", "no_caption", "empty_caption", "no_bucket", "small_bucket", "repeats"]
+Cause = Literal["", "unreadable", "no_caption", "empty_caption", "video", "no_bucket", "small_bucket", "repeats"]
 Progress = Callable[[int, int], None]
 """Told how many files have been read, and of how many."""
 
@@ -40,6 +47,8 @@ class Row:
 
     `captions` are final: each of them makes one example in an epoch; `caption_state` says what was found on disk.
     `reason` is why the file is left out, else empty, and `cause` the same as one of a few words, to count by.
+    `frames` and `fps` of a video are its own, before it is re-timed; the `fps` of a picture is 0. Of an
+    `animated` picture, or one of several pages, the first is trained.
     """
 
     path: Path
@@ -51,6 +60,13 @@ class Row:
     reason: str = ""
     cause: Cause = ""
     caption_state: CaptionState = "written"
+    fps: float = 0.0
+    animated: bool = False
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the file is a video, though it may be one of a single frame."""
+        return self.frames > 1 or self.fps > 0
 
     @property
     def used(self) -> bool:
@@ -60,10 +76,11 @@ class Row:
     @property
     def by_plan(self) -> bool:
         """Whether a plan left it out, for its bucket or repeats: the file is fine, and another plan may use it."""
-        return self.cause in ("no_bucket", "small_bucket", "repeats")
+        return self.cause in ("video", "no_bucket", "small_bucket", "repeats")
 
     def to_json(self) -> dict[str, Any]:
-        """The row as plain data."""
+        """The row as plain data; that of a video has its rate and length too."""
+        video = {"fps": round(self.fps, 3), "seconds": round(self.frames / self.fps, 3)} if self.fps else {}
         return {
             "path": str(self.path),
             "directory": self.directory,
@@ -73,7 +90,7 @@ class Row:
             "captions": list(self.captions),
             "used": self.used,
             "reason": self.reason,
-        }
+        } | video
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +107,14 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A listed folder whose pictures have still to be read."""
+    """A listed folder whose pictures have still to be read. `unread`: folders in it that nobody asked for."""
 
     path: Path
     position: int
     settings: DirectorySettings
     captions: FolderCaptions
     pictures: tuple[Path, ...]
-    below: tuple[str, ...]
+    unread: tuple[str, ...]
 
 
 def scan(dataset: Dataset, *, workers: int | None = None) -> Scan:
@@ -124,14 +141,15 @@ def read_folders(
     `progress` is called now and then on the caller's thread; so is `cancelled`, and `Cancelled` is raised when it
     says yes.
     """
-    folders: list[_Folder] = []
+    trees: list[tuple[list[_Folder], list[str]]] = []
     errors: dict[int, str] = {}
+    apart = _places_apart(dataset)
     for position, directory in enumerate(dataset.directory):
         try:
-            folders.append(_folder(Path(directory.path), settings_of(dataset, directory), position))
+            trees.append(_folders(Path(directory.path), settings_of(dataset, directory), position, apart))
         except DatasetError as error:
             errors[position] = str(error)
-    total, done = sum(len(folder.pictures) for folder in folders), 0
+    total, done = sum(len(folder.pictures) for folders, _ in trees for folder in folders), 0
 
     def tell(more: int) -> None:
         nonlocal done
@@ -143,22 +161,24 @@ def read_folders(
 
     rows: list[Row] = []
     notes: list[str] = []
-    with ThreadPoolExecutor(workers or default_workers()) as pool:
-        for folder in folders:
-            own = _read(folder, pool, tell)
-            if not any(row.used for row in own):
-                errors[folder.position] = _nothing_usable(folder.path, folder.position, own)
-            rows += own
-            notes += _notes(folder, own)
+    with _Reading(workers, tell) as reading:
+        for folders, passed in trees:
+            own = [(folder, reading.rows(folder)) for folder in folders]
+            together = [row for _, part in own for row in part]
+            if not any(row.used for row in together):
+                errors[folders[0].position] = _nothing_usable(folders[0], together)
+            rows += together
+            notes += [note for folder, part in own for note in _notes(folder, part)] + passed
     return Scan(tuple(rows), tuple(notes), tuple(errors[position] for position in sorted(errors)))
 
 
 def scan_folder(path: Path, settings: DirectorySettings, directory: int = 0, *, workers: int | None = None) -> Scan:
     """The same for one folder, also when nothing of it is usable. Raises `DatasetError` as `scan` otherwise does."""
-    folder = _folder(path, settings, directory)
-    with ThreadPoolExecutor(workers or default_workers()) as pool:
-        rows = _read(folder, pool, lambda _: None)
-    return Scan(rows, tuple(_notes(folder, rows)))
+    folders, passed = _folders(path, settings, directory, frozenset())
+    with _Reading(workers, lambda _: None) as reading:
+        parts = [reading.rows(folder) for folder in folders]
+    notes = [note for folder, part in zip(folders, parts, strict=True) for note in _notes(folder, part)]
+    return Scan(tuple(row for part in parts for row in part), (*notes, *passed))
 
 
 def without(rows: Sequence[Row], reasons: Mapping[Path, str]) -> tuple[Row, ...]:
@@ -173,67 +193,133 @@ def default_workers() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def _listing(folder: Path) -> tuple[list[Path], list[str]]:
-    """(files, names of sub-folders) of the top level, sorted, hidden ones left out."""
+# --- which files -----------------------------------------------------------------------------------------------------
+
+
+def _places_apart(dataset: Dataset) -> frozenset[Identity]:
+    """Folders that no other folder takes along: what a [[directory]] names is its own, or no picture to train."""
+    named = [p for d in dataset.directory for p in (d.path, d.mask_path, d.control_path) if isinstance(p, str)]
+    found = (identity(Path(path)) for path in named)
+    return frozenset(known for known in found if known is not None)
+
+
+def _folders(
+    path: Path, settings: DirectorySettings, position: int, apart: Set[Identity]
+) -> tuple[list[_Folder], list[str]]:
+    """A folder, and those below it where they are asked for; and a note of each that was passed by."""
+    top = list_folder(path)
+    if not settings.recursive:
+        return [_folder(top, settings, position, top.below)], []
+    folders, passed = [], []
+    for found in list_tree(top, apart):
+        if isinstance(found, Passed):
+            passed.append(f"{found.path}: is left out: {found.reason}")
+        else:
+            folders.append(_folder(found, settings, position, ()))
+    return folders, passed
+
+
+def _folder(found: Listing, settings: DirectorySettings, position: int, unread: tuple[str, ...]) -> _Folder:
+    pictures = tuple(file for file in found.files if _suffix(file.name) not in SIDECAR_SUFFIXES)
+    return _Folder(found.path, position, settings, folder_captions(found.files), pictures, unread)
+
+
+def _suffix(name: str) -> str:
+    """The suffix of a file name in small letters; Path.suffix takes four times as long, and folders can be large."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
+
+
+# --- their headers ---------------------------------------------------------------------------------------------------
+
+
+class _Reading:
+    """The threads and the store that a scan reads with. `tell` hears of each handful of files, and may raise."""
+
+    def __init__(self, workers: int | None, tell: Callable[[int], None]) -> None:
+        self._workers = workers or default_workers()
+        self._pool = ThreadPoolExecutor(self._workers)
+        self._store = HeaderStore()
+        self._quick = False
+        self._tell = tell
+
+    def rows(self, folder: _Folder) -> tuple[Row, ...]:
+        """The rows of a folder, in the order of its pictures; what is new to the store is kept, also if it ends."""
+        known = self._store.known(folder.path) if folder.pictures else {}
+        fresh: Known = {}
+        rows: list[Row] = []
+        self._tell(0)
+        try:
+            for start in range(0, len(folder.pictures), _AT_A_TIME):
+                some = folder.pictures[start : start + _AT_A_TIME]
+                rows += self._handful(lambda paths: [_row(path, folder, known, fresh) for path in paths], some)
+                if len(fresh) >= _KEPT_AT_ONCE:
+                    self._store.remember(folder.path, fresh)
+                    fresh.clear()
+                self._tell(len(some))
+        finally:
+            gone = known.keys() - {path.name for path in folder.pictures} if known else ()
+            self._store.remember(folder.path, fresh, gone)
+        return tuple(rows)
+
+    def _handful(self, read: Callable[[Sequence[Path]], list[Row]], paths: Sequence[Path]) -> list[Row]:
+        """A few files, in order, in threads. Files that take no time, being remembered, only lose by threads."""
+        began = time.perf_counter()
+        if self._quick:
+            rows = read(paths)
+        else:
+            share = -(-len(paths) // self._workers)
+            shares = [paths[i : i + share] for i in range(0, len(paths), share)]
+            rows = [row for part in self._pool.map(read, shares) for row in part]
+        self._quick = time.perf_counter() - began < _QUICK_SECONDS * len(paths)
+        return rows
+
+    def __enter__(self) -> _Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        self._store.close()
+
+
+def _row(path: Path, folder: _Folder, known: Known, fresh: Known) -> Row:
+    """One file. `known`: what earlier scans read of the folder; what this one reads itself goes to `fresh`."""
+    if (words := printable(path)) is not None:
+        reason = "its name is not UTF-8 text: rename it"
+        return Row(Path(words), folder.position, reason=reason, cause="unreadable")
     try:
-        with os.scandir(folder) as entries:
-            shown = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        message = (
-            f"the folder '{folder}' cannot be read: {error.strerror}. Correct [[directory]] path in the dataset file"
-        )
-        raise DatasetError(message) from error
-    files = [folder / entry.name for entry in shown if not entry.is_dir()]
-    return files, [entry.name for entry in shown if entry.is_dir()]
-
-
-def _folder(path: Path, settings: DirectorySettings, position: int) -> _Folder:
-    files, below = _listing(path)
-    pictures = tuple(file for file in files if file.suffix.lower() not in SIDECAR_SUFFIXES)
-    return _Folder(path, position, settings, folder_captions(files), pictures, tuple(below))
-
-
-def _read(folder: _Folder, pool: ThreadPoolExecutor, tell: Callable[[int], None]) -> tuple[Row, ...]:
-    """The rows of a folder; `tell` hears of each handful of files, and may raise to end it."""
-    rows: list[Row] = []
-    tell(0)
-    for start in range(0, len(folder.pictures), _AT_A_TIME):
-        some = folder.pictures[start : start + _AT_A_TIME]
-        rows += pool.map(lambda path: _row(path, folder), some)
-        tell(len(some))
-    return tuple(rows)
-
-
-def _row(path: Path, folder: _Folder) -> Row:
-    row = Row(path, folder.position)
+        header = _header(path, known, fresh)
+    except DatasetError as error:
+        return Row(path, folder.position, reason=str(error), cause="unreadable")
+    final: tuple[str, ...] = ()
+    reason = ""
+    cause: Cause = ""
+    state: CaptionState = "written"
     try:
-        _check_file(path)
-        with open_picture(path) as image:
-            width, height = upright_size(image)
-        row = replace(row, width_px=width, height_px=height)
         written = folder.captions.of(path.name)
     except DatasetError as error:
-        return replace(row, reason=str(error), cause="unreadable")
-    state: CaptionState = "written" if any(written) else "empty" if written else "missing"
-    final = final_captions(written, folder.settings)
-    if final:
-        return replace(row, captions=final, caption_state=state)
-    reason = _no_caption(path, folder.captions, bool(written))
-    return replace(row, reason=reason, cause="empty_caption" if written else "no_caption", caption_state=state)
+        reason, cause = str(error), "unreadable"
+    else:
+        final = final_captions(written, folder.settings)
+        state = "written" if any(written) else "empty" if written else "missing"
+        if not final:
+            reason = _no_caption(path, folder.captions, bool(written))
+            cause = "empty_caption" if written else "no_caption"
+    width, height, frames, fps, animated = header
+    return Row(path, folder.position, width, height, frames, final, reason, cause, state, fps, animated)
 
 
-def _check_file(path: Path) -> None:
-    """What the file system says before any byte is read; opening a pipe, for one, would wait for ever."""
-    try:
-        info = path.stat()
-    except OSError as error:
-        if path.is_symlink():
-            raise DatasetError(f"a link to '{path.readlink()}', which is not there") from error
-        raise DatasetError(f"cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(info.st_mode):
-        raise DatasetError("not a regular file")
-    if info.st_size == 0:
-        raise DatasetError("empty: the file has 0 bytes")
+def _header(path: Path, known: Known, fresh: Known) -> Header:
+    """What is remembered of a file, if it has not changed since; else what is read now. Raises `DatasetError`."""
+    signature: Signature = check_file(path)
+    remembered = known.get(path.name)
+    if remembered is not None and remembered[0] == signature:
+        return remembered[1]
+    header = read_header(path)
+    fresh[path.name] = signature, header
+    return header
+
+
+# --- what is said ----------------------------------------------------------------------------------------------------
 
 
 def _no_caption(path: Path, captions: FolderCaptions, written: bool) -> str:
@@ -245,28 +331,31 @@ def _no_caption(path: Path, captions: FolderCaptions, written: bool) -> str:
 def _notes(folder: _Folder, rows: Sequence[Row]) -> list[str]:
     notes = []
     path, captions = folder.path, folder.captions
+    if animated := [row.path.name for row in rows if row.animated]:
+        notes.append(f"{path}: animated, or of several pages, of which the first is trained: {_names(animated)}")
     unused = captions.unused([row.path.name for row in rows])
     if unused:
         kind = f"entries of {CAPTIONS_FILE}" if captions.listed is not None else "captions"
         notes.append(f"{path}: {kind} without a picture: {_names(unused)}")
     if captions.listed is not None and captions.texts:
         notes.append(f"{path}: {CAPTIONS_FILE} is used, so {len(captions.texts)} .txt files are ignored")
-    if folder.below:
+    if folder.unread:
         notes.append(
-            f"{path}: folders below it are not read: {_names(folder.below)}; each needs a [[directory]] of its own"
+            f"{path}: folders below it are not read: {_names(folder.unread)}; set recursive = true to read them too"
         )
     return notes
 
 
 def _names(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(printable(Path(name)) or name for name in names[:_SHOWN]) + more
 
 
-def _nothing_usable(folder: Path, position: int, rows: Sequence[Row]) -> str:
-    head = f"directory[{position}]: nothing in '{folder}' can be trained on"
+def _nothing_usable(folder: _Folder, rows: Sequence[Row]) -> str:
+    head = f"directory[{folder.position}]: nothing in '{folder.path}' can be trained on"
     if not rows:
-        return f"{head}: it holds no pictures at its top level. Put pictures there, or correct the path"
+        where = "" if folder.settings.recursive else " at its top level"
+        return f"{head}: it holds no pictures{where}. Put pictures there, or correct the path"
     left_out = "".join(f"\n  {row.path.name}: {row.reason}" for row in rows[:_SHOWN])
     more = f"\n  and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
     return f"{head}; {len(rows)} file{'s were' if len(rows) > 1 else ' was'} left out:{left_out}{more}"

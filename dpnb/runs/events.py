@@ -10,6 +10,7 @@ file without an error: a writer that died leaves such an end, and a resumed run 
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from array import array
@@ -21,6 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dpnb.runs.event_records import Scalars, joined, plain_scalars
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -31,6 +34,7 @@ _FOOTER_BYTES = 4
 _CHUNK_BYTES = 4 << 20
 _LARGEST_RECORD_BYTES = 256 << 20  # a picture or a graph may be large, but a length above this is noise
 _SCALAR_PLUGIN = "scalars"
+MAX_POINTS = 500  # of a curve on a chart: more than it has pixels to tell apart
 
 
 class Points(NamedTuple):
@@ -59,6 +63,16 @@ class _Columns:
     steps: array[int] = field(default_factory=lambda: array("q"))
     wall_times: array[float] = field(default_factory=lambda: array("d"))
     values: array[float] = field(default_factory=lambda: array("d"))
+
+    def append(self, step: int, wall_time: float, value: float) -> None:
+        self.steps.append(step)
+        self.wall_times.append(wall_time)
+        self.values.append(value)
+
+    def extend(self, points: Points) -> None:
+        self.steps.frombytes(np.ascontiguousarray(points.steps).tobytes())
+        self.wall_times.frombytes(np.ascontiguousarray(points.wall_times).tobytes())
+        self.values.frombytes(np.ascontiguousarray(points.values).tobytes())
 
     def points(self) -> Points:
         return Points(np.frombuffer(self.steps, np.int64), np.frombuffer(self.wall_times), np.frombuffer(self.values))
@@ -119,33 +133,57 @@ def _read(tail: _Tail, found: dict[str, _Columns]) -> None:
 
 def _read_records(data: bytes, tail: _Tail, found: dict[str, _Columns]) -> tuple[int, int]:
     """Read the whole records at the start of `data`: (bytes used, bytes that the first incomplete record takes)."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from tensorboard.compat.proto.event_pb2 import Event
-
-    parse, unpack = Event.FromString, _HEADER.unpack_from
-    at, end = 0, len(data)
+    unpack = _HEADER.unpack_from
+    starts, lengths = [], []
+    at, end, missing = 0, len(data), _HEADER.size
     while at + _HEADER.size <= end:
         length, crc = unpack(data, at)
         start = at + _HEADER.size
-        stop = start + length
-        if stop + _FOOTER_BYTES > end:
+        if start + length + _FOOTER_BYTES > end:
             # Torn or broken? The check sum of the length tells; it is slow, so only here.
             tail.broken = length > _LARGEST_RECORD_BYTES or crc != _masked_crc(data[at : at + 8])
-            return at, length + _HEADER.size + _FOOTER_BYTES
+            missing = length + _HEADER.size + _FOOTER_BYTES
+            break
+        starts.append(start)
+        lengths.append(length)
+        at = start + length + _FOOTER_BYTES
+    whole = _add_records(data, starts, lengths, tail.prefix, found)
+    if whole < len(starts):
+        tail.broken = True
+        return starts[whole] - _HEADER.size, 0
+    return at, missing
+
+
+def _add_records(data: bytes, starts: list[int], lengths: list[int], prefix: str, found: dict[str, _Columns]) -> int:
+    """Add the scalars of these records to `found`; how many records there are before the first that is none."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    plain, others = plain_scalars(data, starts, lengths)
+    rest: dict[str, _Columns] = {}
+    places: dict[str, array[int]] = {}
+    whole = len(starts)
+    for place in others.tolist():
+        start = starts[place]
         try:
-            event = parse(data[start:stop])
+            event = Event.FromString(data[start : start + lengths[place]])
         except DecodeError:
-            tail.broken = True
-            return at, 0
+            whole = place
+            break
         for value in event.summary.value:
             number = _scalar(value)
             if number is not None:
-                columns = found.setdefault(tail.prefix + value.tag, _Columns())
-                columns.steps.append(event.step)
-                columns.wall_times.append(event.wall_time)
-                columns.values.append(number)
-        at = stop + _FOOTER_BYTES
-    return at, _HEADER.size
+                rest.setdefault(value.tag, _Columns()).append(event.step, event.wall_time, number)
+                places.setdefault(value.tag, array("q")).append(place)
+    for tag in {**plain, **rest}:
+        parts = [plain[tag]] if tag in plain else []
+        if tag in rest:
+            parts.append(Scalars(np.frombuffer(places[tag], np.int64), *rest[tag].points()))
+        points = joined(parts)
+        last = int(np.searchsorted(points.places, whole))
+        columns = found.setdefault(prefix + tag, _Columns())
+        columns.extend(Points(points.steps[:last], points.wall_times[:last], points.values[:last]))
+    return whole
 
 
 def _masked_crc(data: bytes) -> int:
@@ -234,18 +272,51 @@ def read_all(folder: Path | str) -> dict[str, Series]:
     return series
 
 
+def thin(steps: npt.NDArray[Any], values: Floats, limit: int = MAX_POINTS) -> tuple[Floats, Floats]:
+    """At most `limit` points that look like all of them: local extremes are kept (MinMaxLTTB)."""
+    if len(steps) > limit:
+        from tsdownsample import MinMaxLTTBDownsampler
+
+        chosen = MinMaxLTTBDownsampler().downsample(np.ascontiguousarray(values), n_out=limit)
+        steps, values = steps[chosen], values[chosen]
+    return steps.astype(np.float64), values.astype(np.float64)
+
+
 def smoothed(values: Floats, weight: float = 0.9) -> Floats:
     """The debiased exponential moving average that TensorBoard draws: y_n = sum w^(n-i) x_i / sum w^(n-i).
 
     Each NaN or infinity is passed over: the average before it stands there too (NaN before the first number).
     """
-    result = np.empty(len(values))
-    average = total = 0.0
-    last = np.nan
-    for position, value in enumerate(values):
-        if np.isfinite(value):
-            average = weight * average + (1 - weight) * value
-            total = weight * total + (1 - weight)
-            last = average / total
-        result[position] = last
-    return result
+    return Average(weight).extend(values).copy()
+
+
+class Average:
+    """The average of `smoothed` over a curve that grows: only what is new is worked out."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self._length = 0
+        self._values: Floats = np.empty(256)
+        self._average = self._total = 0.0
+
+    def extend(self, values: Floats, first_changed: int | None = None) -> Floats:
+        """The average of all `values`, a view that the next call may outdate.
+
+        They are those of the last call with more at the end; `first_changed`: from where on they may differ.
+        """
+        if first_changed is not None and first_changed < self._length:
+            self._length, self._average, self._total = 0, 0.0, 0.0
+        if len(values) > len(self._values):
+            self._values = np.resize(self._values, max(len(values), 2 * len(self._values)))
+        weight, average, total = self.weight, self._average, self._total
+        last = average / total if total else math.nan
+        new = []
+        for value in values[self._length :].tolist():  # a plain loop over floats: ten times as fast as over NumPy's
+            if math.isfinite(value):
+                average = weight * average + (1 - weight) * value
+                total = weight * total + (1 - weight)
+                last = average / total
+            new.append(last)
+        self._values[self._length : len(values)] = new
+        self._length, self._average, self._total = len(values), average, total
+        return self._values[: len(values)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,16 +22,20 @@ from pathlib import Path
 
 from dpnb import toml
 from dpnb.errors import ConfigError, LaunchError, PreflightError, Problem, RunError, errors_in
-from dpnb.runs import preflight, session
-from dpnb.runs.process import Run, tail
+from dpnb.runs import backends, preflight, session
+from dpnb.runs.backends import Backend, Spread
+from dpnb.runs.gpus import nccl_settings
+from dpnb.runs.gpus import query as query_gpus
+from dpnb.runs.hosts import Allocation, read_hostfile
+from dpnb.runs.process import Run
 from dpnb.runs.rundir import ProcessInfo, RunDir, Status, latest_run, named_run, write_text
+from dpnb.runs.text import tail
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.paths import check_paths
 from dpnb.schema.training import Training
 from dpnb.toml import Document, RunConfig
 from dpnb.toml.secrets import without_secrets
 
-TRAINER_MODULE = "trainer.train"
 SUPERVISED_VARIABLE = "DPNB_SUPERVISED"
 SUPERVISOR_START_SECONDS = 20.0
 # What a launcher sets for its ranks: inherited from a surrounding job it would mislead ours.
@@ -59,32 +62,37 @@ def command(
     resume: bool | str | None = None,
     master_port: int = 29500,
     devices: Sequence[int] | None = None,
+    hostfile: Path | None = None,
+    allocation: Allocation | None = None,
 ) -> list[str]:
-    """The argv that trains `config_path` on this machine.
+    """The argv that trains `config_path` with our own trainer.
 
     `num_gpus` is the number of processes, also on a CPU. `resume` is True for the newest checkpoint or the name of a
-    run. `devices` names the GPUs to use instead of the first `num_gpus`. Raises `LaunchError` without DeepSpeed.
+    run. `devices` names the GPUs to use instead of the first `num_gpus`; `hostfile` or `allocation` says instead on
+    which machines. Raises `LaunchError` without DeepSpeed.
     """
-    argv = [_deepspeed()]
-    # --num_gpus makes DeepSpeed ignore CUDA_VISIBLE_DEVICES, so a restricted set has to be named.
-    argv += ["--num_gpus", str(num_gpus)] if devices is None else ["--include", _include(devices[:num_gpus])]
-    argv += ["--master_port", str(master_port), "--module", TRAINER_MODULE, "--config", str(config_path)]
+    arguments = ["--config", str(config_path)]
     if run_dir is not None:
-        argv += ["--run-dir", str(run_dir)]
+        arguments += ["--run-dir", str(run_dir)]
     if resume:
-        argv += ["--resume_from_checkpoint", *([resume] if isinstance(resume, str) else [])]
-    return argv
+        arguments += ["--resume_from_checkpoint", *([resume] if isinstance(resume, str) else [])]
+    return backends.trainer_argv(Spread(num_gpus, devices, hostfile, allocation, master_port), arguments)
 
 
-def environment(run_id: str, *, num_ranks: int = 1, base: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(
+    run_id: str, *, num_ranks: int = 1, base: Mapping[str, str] | None = None, gpu_names: Sequence[str] = ()
+) -> dict[str, str]:
     """The environment of the supervisor and all below it: `base` (this process's own) with what a run needs.
 
-    What the user has set for OMP_NUM_THREADS, DS_ACCELERATOR or the Hugging Face hub stays as it is.
+    `gpu_names`: the GPUs that work together, for NCCL. What the user has set for OMP_NUM_THREADS, DS_ACCELERATOR, NCCL
+    or the Hugging Face hub stays as it is.
     """
     result = {k: v for k, v in (os.environ if base is None else base).items() if k not in _OF_ANOTHER_JOB}
     result.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_ranks)))
     if preflight.gpus() == []:
         result.setdefault("DS_ACCELERATOR", "cpu")
+    for name, value in nccl_settings(gpu_names, num_ranks).items():
+        result.setdefault(name, value)
     # DeepSpeed compiles its CPU collectives with ninja, which stands beside an interpreter that nobody activated.
     here = str(Path(sys.executable).parent)
     path = result.get("PATH", os.defpath)
@@ -100,19 +108,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _deepspeed() -> str:
-    beside = Path(sys.executable).parent / "deepspeed"
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("deepspeed")
-    if found is None:
-        message = f"the deepspeed command was found neither beside {sys.executable} nor on the PATH."
-        raise LaunchError(f"{message} Install the trainer's packages: {preflight.INSTALL_HINT}")
-    return found
-
-
-def _include(devices: Sequence[int]) -> str:
-    return "localhost:" + ",".join(str(device) for device in devices)
-
-
 # --- launch ----------------------------------------------------------------------------------------------------------
 
 
@@ -123,44 +118,111 @@ def launch(
     num_gpus: int | None = None,
     resume: bool | str | None = None,
     check: bool = True,
+    hostfile: Path | str | None = None,
+    slurm: bool = False,
+    backend: Backend = "trainer",
+    checkout: Path | str | None = None,
 ) -> Run:
     """Start training in the background and return at once with the run.
 
     `config` is a training file, or a `Training` with its `Dataset` (else the file that it names is used).
-    `num_gpus` is by default what one copy of the model takes: `pipeline_stages`. `resume` goes on with the newest run
-    of `output_dir` (True) or the one of that name; None does what the file's resume_from_checkpoint says. `check`
-    runs the preflight. Raises `ConfigError`, `PreflightError`, `RunError` or `LaunchError`; warnings go to stderr.
+    `num_gpus` is by default what one copy of the model takes: `pipeline_stages`; with a `hostfile` all its slots, with
+    `slurm` what the job has. `resume` goes on with the newest run of `output_dir` (True) or the one of that name; None
+    does what the file's resume_from_checkpoint says. `check` runs the preflight. `backend` "diffusion-pipe" trains
+    with the program in the folder `checkout`. Raises `ConfigError`, `PreflightError`, `RunError` or `LaunchError`;
+    warnings go to stderr.
     """
     loaded = load_config(config, dataset)
     training = loaded.training.value
-    num_ranks = training.pipeline_stages if num_gpus is None else num_gpus
+    folder = backends.check_checkout(None if checkout is None else Path(checkout)) if backend != "trainer" else None
+    spread = spread_of(training, num_gpus, hostfile, slurm=slurm)
     if check:
-        problems = preflight.check(loaded, num_ranks)
-        for problem in problems:
-            if problem.severity == "warning":
-                print(problem, file=sys.stderr)
-        if errors_in(problems):
-            raise PreflightError(errors_in(problems))
+        _check(loaded, spread, folder)
     resume = training.resume_from_checkpoint if resume is None else resume
-    directory = _directory_to_resume(training.output_dir, resume) if resume else RunDir.create(training.output_dir)
+    if resume:
+        directory = _directory_to_resume(training.output_dir, resume)
+    else:
+        directory = (RunDir.create if folder is None else RunDir.create_waiting)(training.output_dir)
     with _locked(directory) as lock:
-        _write_files(directory, loaded, from_objects=isinstance(config, Training))
-        info = ProcessInfo(run_id=uuid.uuid4().hex, cwd=str(Path.cwd()), started=time.time())
-        visible = preflight.gpus()
-        info.argv = command(
-            directory.run_toml,
-            num_gpus=num_ranks,
-            run_dir=directory.path,
-            resume=directory.name if resume else None,
-            master_port=free_port(),
-            devices=visible if preflight.gpus_are_restricted() and visible else None,
-        )
-        env = environment(info.run_id, num_ranks=num_ranks)
-        if training.monitoring is not None and training.monitoring.wandb_api_key is not None:
-            # The copies in the run directory do not hold it.
-            env.setdefault("WANDB_API_KEY", training.monitoring.wandb_api_key.get_secret_value())
-        _start_supervisor(directory, info, env, lock)
+        _clear(directory)
+        info = ProcessInfo(run_id=uuid.uuid4().hex, cwd=str(Path.cwd()), started=time.time(), backend=backend)
+        if folder is None:
+            _write_files(directory, loaded, from_objects=isinstance(config, Training))
+            directory.write_status(Status(phase="starting"))
+            info.argv = _trainer_command(directory, spread, directory.name if resume else None)
+        else:
+            written = _write_files_elsewhere(directory, loaded)
+            info.argv = backends.upstream_argv(spread, folder, written, directory.name if resume else None)
+            info.cwd, info.output_dir = str(folder), "" if resume else str(Path(training.output_dir).absolute())
+        _start_supervisor(directory, info, _environment(info, training, spread, directory), lock)
     return Run(directory)
+
+
+def spread_of(training: Training, num_gpus: int | None, hostfile: Path | str | None, *, slurm: bool) -> Spread:
+    """How many processes there will be, and where. Raises `ConfigError` for the hostfile, `LaunchError` for SLURM."""
+    if hostfile is not None and slurm:
+        raise LaunchError(
+            "a hostfile and SLURM were both asked for: SLURM knows its machines, leave the hostfile out."
+        )
+    if slurm:
+        allocation = Allocation.of(os.environ, num_tasks=num_gpus)
+        return Spread(allocation.tasks, allocation=allocation, master_port=allocation.master_port)
+    if hostfile is not None:
+        slots = sum(read_hostfile(Path(hostfile)).values())
+        if num_gpus is not None and num_gpus != slots:
+            raise LaunchError(
+                f"{hostfile} has {slots} slots, not {num_gpus}: leave the number out, or change the file."
+            )
+        return Spread(slots, hostfile=Path(hostfile).absolute(), master_port=free_port())
+    visible = preflight.gpus()
+    devices = visible if preflight.gpus_are_restricted() and visible else None
+    return Spread(training.pipeline_stages if num_gpus is None else num_gpus, devices, master_port=free_port())
+
+
+def _check(loaded: RunConfig, spread: Spread, checkout: Path | None) -> None:
+    """The preflight: prints warnings, raises `PreflightError` with the errors."""
+    here = spread.hostfile is None and spread.allocation is None
+    problems = preflight.check(loaded, spread.num_gpus, here=here, upstream=checkout is not None)
+    for problem in problems:
+        if problem.severity == "warning":
+            print(problem, file=sys.stderr)
+    if errors_in(problems):
+        raise PreflightError(errors_in(problems))
+
+
+def _trainer_command(directory: RunDir, spread: Spread, resume: str | None) -> list[str]:
+    return command(
+        directory.run_toml,
+        num_gpus=spread.num_gpus,
+        run_dir=directory.path,
+        resume=resume,
+        master_port=spread.master_port,
+        devices=spread.devices,
+        hostfile=spread.hostfile,
+        allocation=spread.allocation,
+    )
+
+
+def _environment(info: ProcessInfo, training: Training, spread: Spread, directory: RunDir) -> dict[str, str]:
+    here = spread.hostfile is None and spread.allocation is None
+    names = [gpu.name for gpu in query_gpus()] if here and spread.num_gpus > 1 else []
+    env = environment(info.run_id, num_ranks=spread.num_gpus if here else 1, gpu_names=names)
+    if spread.hostfile is not None:
+        # DeepSpeed's ssh sessions start without our variables; this file is its own way to hand some on.
+        write_text(directory.deepspeed_env, _for_other_hosts(env))
+        env["DS_ENV_FILE"] = str(directory.deepspeed_env)
+    if training.monitoring is not None and training.monitoring.wandb_api_key is not None:
+        # The copies in the run directory do not hold it.
+        env.setdefault("WANDB_API_KEY", training.monitoring.wandb_api_key.get_secret_value())
+    return env
+
+
+def _for_other_hosts(env: Mapping[str, str]) -> str:
+    """What the ranks on other machines have to know, behind the lines of the user's own .deepspeed_env."""
+    own = [path for folder in (Path.home(), Path.cwd()) if (path := folder / ".deepspeed_env").is_file()]
+    lines = [line for path in own for line in path.read_text(encoding="utf-8").splitlines() if "=" in line]
+    lines += [f"{name}={env[name]}" for name in (SUPERVISED_VARIABLE, session.RUN_ID_VARIABLE)]
+    return "\n".join(lines) + "\n"
 
 
 def load_config(config: Path | str | Training, dataset: Dataset | None = None) -> RunConfig:
@@ -216,8 +278,14 @@ def _locked(directory: RunDir) -> Iterator[int]:
         os.close(lock)
 
 
+def _clear(directory: RunDir) -> None:
+    """Take away what an earlier start has left: an old save_quit would end the run that is about to start."""
+    for request in directory.pending_requests():
+        directory.clear_request(request)
+
+
 def _write_files(directory: RunDir, loaded: RunConfig, *, from_objects: bool) -> None:
-    """Put into the run directory what was asked for, and take away what an earlier start left behind."""
+    """Put into the run directory what was asked for."""
     training = loaded.training.value
     write_text(directory.dataset_toml, without_secrets(loaded.dataset.text))
     for name, document in loaded.eval_datasets.items():
@@ -227,18 +295,33 @@ def _write_files(directory: RunDir, loaded: RunConfig, *, from_objects: bool) ->
         write_text(directory.run_toml, toml.dump(written))
     elif loaded.training.path.resolve() != directory.run_toml:
         write_text(directory.run_toml, without_secrets(loaded.training.text))
-    for request in directory.pending_requests():
-        directory.clear_request(request)  # an old save_quit would end the run that is about to start
-    directory.write_status(Status(phase="starting"))
+
+
+def _write_files_elsewhere(directory: RunDir, loaded: RunConfig) -> Path:
+    """The same for a program that runs in another folder, with full paths; gives the training file.
+
+    It writes its own copies into its own run folder, so these stay where they are.
+    """
+    folder = RunDir.create_waiting(directory.path.parent) if directory.latest_file.exists() else directory
+    training = backends.with_full_paths(loaded.training.value)
+    training.dataset = str(folder.dataset_toml)
+    write_text(folder.dataset_toml, toml.dump(backends.with_full_paths(loaded.dataset.value)))
+    for item in training.eval_datasets:
+        item.config = str(folder.eval_toml(item.name))
+        write_text(Path(item.config), toml.dump(backends.with_full_paths(loaded.eval_datasets[item.name].value)))
+    write_text(folder.run_toml, toml.dump(training))
+    return folder.run_toml
 
 
 def _start_supervisor(directory: RunDir, info: ProcessInfo, env: dict[str, str], lock: int) -> None:
     """Start it detached, and wait the moment until process.json names it."""
+    log = directory.console_log
+    info.log_start = log.stat().st_size if log.exists() else 0
     directory.write_process(info)
     argv = [sys.executable, "-m", "dpnb.runs.supervisor", str(directory.path)]
-    with directory.console_log.open("ab") as log:
+    with log.open("ab") as out:
         supervisor = subprocess.Popen(
-            argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock]
+            argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, pass_fds=[lock]
         )
     # Somebody has to wait for it, or it stays a zombie for as long as this kernel lives.
     threading.Thread(target=supervisor.wait, name=f"dpnb-reap-{supervisor.pid}", daemon=True).start()

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import math
 import os
 import re
 import shutil
-import struct
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,35 +20,52 @@ from pathlib import Path
 
 from dpnb.dataset.batch import Batch
 from dpnb.dataset.bucket import Plan, plan
-from dpnb.dataset.scan import Row, scan
+from dpnb.dataset.complete import complete_scan
+from dpnb.dataset.scan import Row
+from dpnb.dataset.subsample import subsample
 from dpnb.errors import DatasetError, Loc, Problem
-from dpnb.schema.dataset import Dataset
+from dpnb.runs import gpus as machine
+from dpnb.runs.architecture import wrong_architecture
+from dpnb.runs.safetensors import shapes
+from dpnb.schema.base import Section
+from dpnb.schema.dataset import Dataset, with_trigger_word
 from dpnb.schema.model import FACTS
 from dpnb.schema.paths import check_model_folder
+from dpnb.schema.profiles import not_upstream
 from dpnb.schema.training import Training
 from dpnb.toml import Document, RunConfig, beyond_trainer
+from dpnb.toml.places import nearest_place, places
 
 INSTALL_HINT = "pip install 'dpnb[train]'"
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _OPTIMIZER_BYTES = 12  # a checkpoint holds a float32 copy and two moments of each trained number
 _KEPT_CHECKPOINTS = 2
 _NEARLY_FULL = 0.8
+_FREE_SHARE = 0.9  # a desktop takes a little of a GPU too
 _LARGE_ON_CPU_BYTES = 1 << 30
 _SHOWN_FILES = 5
 
 
-def check(config: RunConfig, num_gpus: int) -> list[Problem]:
-    """Everything that would stop or surprise a run of `config` with `num_gpus` processes, errors first."""
+def check(config: RunConfig, num_gpus: int, *, here: bool = True, upstream: bool = False) -> list[Problem]:
+    """Everything that would stop or surprise a run of `config` with `num_gpus` processes, errors first.
+
+    `here`: they all run on this machine. `upstream`: diffusion-pipe trains, whose packages are its own affair.
+    """
     training = config.training.value
+    if upstream:
+        problems = [*_beyond_upstream(config), *_gpus_suffice(training, num_gpus, here=here), *_folders(training)]
+        return _in_order(problems, config)
     beyond = beyond_trainer(config)
     if training.model.pending:
         return sorted(beyond, key=lambda problem: problem.severity != "error")  # the rest is about what it trains
     problems = [
         *beyond,
         *_packages(training),
-        *_gpus_suffice(training, num_gpus),
+        *_gpus_suffice(training, num_gpus, here=here),
+        *(_gpus_are_free(num_gpus) if here else ()),
         *_folders(training),
         *check_model_folder(training),
+        *wrong_architecture(training),
     ]
     made: Plan | None = None
     for loc, document, batch in _datasets(config, num_gpus):
@@ -58,9 +73,27 @@ def check(config: RunConfig, num_gpus: int) -> list[Problem]:
         problems += found
         made = planned if loc == ("dataset",) else made
     problems += _disk(training, made)
+    return _in_order(problems, config)
+
+
+def _in_order(problems: list[Problem], config: RunConfig) -> list[Problem]:
+    """Each with its file, errors first."""
     file = str(config.training.path)
     problems = [problem if problem.file else problem.at(file, None, None) for problem in problems]
     return sorted(problems, key=lambda problem: problem.severity != "error")
+
+
+def _beyond_upstream(config: RunConfig) -> Iterator[Problem]:
+    """An error for each key that diffusion-pipe does not read or would refuse."""
+    documents: list[tuple[Section, Path, str]] = [
+        (config.training.value, config.training.path, config.training.text),
+        (config.dataset.value, config.dataset.path, config.dataset.text),
+        *((document.value, document.path, document.text) for document in config.eval_datasets.values()),
+    ]
+    for value, path, text in documents:
+        found = places(text)
+        for problem in not_upstream(value):
+            yield problem.at(path, *nearest_place(found, problem.loc))
 
 
 def _error(loc: Loc, message: str, suggestion: str = "") -> Problem:
@@ -139,7 +172,7 @@ def gpus_are_restricted() -> bool:
     return visible is not None and all(part.strip().isdigit() for part in visible.split(","))
 
 
-def _gpus_suffice(training: Training, num_gpus: int) -> Iterator[Problem]:
+def _gpus_suffice(training: Training, num_gpus: int, *, here: bool = True) -> Iterator[Problem]:
     stages = training.pipeline_stages
     if num_gpus < 1:
         yield _error(
@@ -152,6 +185,8 @@ def _gpus_suffice(training: Training, num_gpus: int) -> Iterator[Problem]:
             f"{num_gpus} GPUs cannot be shared out to {stages} stages each.",
             f"Use {fitting} GPUs.",
         )
+    if not here:
+        return
     available = gpus()
     if available and num_gpus > len(available):
         allowed = " (CUDA_VISIBLE_DEVICES allows no more)" if gpus_are_restricted() else ""
@@ -166,6 +201,19 @@ def _gpus_suffice(training: Training, num_gpus: int) -> Iterator[Problem]:
         yield _warning(
             ("model", "diffusers_path"), "there is no GPU: a model of this size takes hours a step on a CPU."
         )
+
+
+def _gpus_are_free(num_gpus: int) -> Iterator[Problem]:
+    """A warning for each GPU that would be used while another program holds much of its memory."""
+    used = gpus()[:num_gpus]
+    for gpu in machine.query() if used else []:
+        if gpu.index in used and gpu.free_mib < _FREE_SHARE * gpu.total_mib:
+            yield _warning(
+                (),
+                f"GPU {gpu.index} ({gpu.name}) has {gpu.free_mib / 1024:.1f} of {gpu.total_mib / 1024:.1f} GiB free: "
+                "another program uses it.",
+                "End that (nvidia-smi names it), or choose others with CUDA_VISIBLE_DEVICES.",
+            )
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -211,17 +259,6 @@ def _weights_bytes(files: list[Path]) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def shapes(file: Path) -> dict[str, list[int]]:
-    """The shapes of the tensors in a safetensors file, from its header; empty when it is none."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, 100_000_000)))
-    except (OSError, ValueError, struct.error):
-        return {}
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-
-
 # --- the pictures ----------------------------------------------------------------------------------------------------
 
 
@@ -243,14 +280,22 @@ def _pictures(
     problems: list[Problem] = []
     made = None
     try:
-        seen = scan(document.value, workers=training.map_num_proc)
+        dataset = with_trigger_word(document.value, training.trigger_word)
+        seen = complete_scan(dataset, workers=training.map_num_proc)
         problems += [_warning(loc, note) for note in seen.notes]
-        made = plan(seen.rows, document.value, FACTS[training.model.type], **batch._asdict())
+        made = plan(seen.rows, dataset, FACTS[training.model.type], **batch._asdict())
+        made = subsample(made, dataset.subsample_ratio)
         problems += [_warning(loc, warning) for warning in made.warnings]
         problems += [_warning(loc, _left_out(unused)) for unused in [[r for r in seen.rows if not r.used]] if unused]
     except DatasetError as error:
         problems.append(_error(loc, f"{error}"))
     return [problem.at(document.path, None, None) for problem in problems], made
+
+
+def planned(config: RunConfig, num_gpus: int) -> Plan | None:
+    """What an epoch would be; None where the dataset has nothing to train on, or cannot be read."""
+    loc, document, batch = next(_datasets(config, num_gpus))
+    return _pictures(config.training.value, document, loc, batch)[1]
 
 
 def _left_out(rows: list[Row]) -> str:

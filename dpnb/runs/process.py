@@ -1,25 +1,30 @@
 """A run as a person meets it: attach to it, see its state, stop it, read what it made.
 
-`Run` keeps nothing but the path of the run directory, so any number of notebooks and terminals may hold the same run,
-and none of them has to be the one that started it. The state is worked out afresh each time from process.json,
-status.json and the process table.
+`Run` keeps nothing of its own that matters, so any number of notebooks and terminals may hold the same run, and none
+of them has to be the one that started it. The state is worked out afresh each time from process.json, status.json and
+the process table; of a run of diffusion-pipe, which has neither file, from its event files and who writes them.
 """
 
 from __future__ import annotations
 
 import html
 import os
-import re
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import psutil
+
 from dpnb.errors import RunError
-from dpnb.runs import session
-from dpnb.runs.rundir import ProcessInfo, RunDir, Sample, Status
+from dpnb.runs import session, upstream
+from dpnb.runs.pulse import Pulse
+from dpnb.runs.rundir import WAITING_FOLDER, ProcessInfo, RunDir, Sample, Status
+from dpnb.runs.stopping import GRACE_SECONDS, STOP_SECONDS, How, StopStep, stopping
+from dpnb.runs.text import short_time as short_time  # noqa: PLC0414 - panels take it from here
+from dpnb.runs.text import tail
 
 State = Literal["starting", "running", "done", "stopped", "failed", "dead"]
 FINAL_STATES: tuple[State, ...] = ("done", "stopped", "failed", "dead")
@@ -27,16 +32,17 @@ FINAL_STATES: tuple[State, ...] = ("done", "stopped", "failed", "dead")
 _BEFORE_TRAINING = ("starting", "loading", "caching")
 _START_SECONDS = 20.0  # how long a launch may take until the supervisor has written its pid
 _REMOTE_SILENCE_SECONDS = 60.0  # a run on another machine is known by its heartbeat alone
-_STOP_SECONDS, _GRACE_SECONDS, _KILL_SECONDS = 600.0, 60.0, 10.0
+_KILL_SECONDS = 10.0
 _SEARCH_DEPTH = 3
-_BLOCK_BYTES, _TAIL_BYTES = 1 << 16, 1 << 23  # no end of a log is worth reading more than 8 MiB
 
 
 class Run:
     """One run, live or finished. `directory` holds its files and their readers."""
 
     def __init__(self, directory: RunDir | Path | str) -> None:
-        self.directory = directory if isinstance(directory, RunDir) else RunDir.open(directory)
+        self._directory = directory if isinstance(directory, RunDir) else RunDir.open(directory)
+        self._pulse = Pulse()
+        self._curves: upstream.Curves | None = None
 
     @classmethod
     def attach(cls, run: Path | str = "latest", *, root: Path | str = ".") -> Self:
@@ -59,6 +65,12 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     @property
+    def directory(self) -> RunDir:
+        """Its files and their readers. A run of diffusion-pipe moves once, into the folder that it makes itself."""
+        self._directory = self._directory.current()
+        return self._directory
+
+    @property
     def path(self) -> Path:
         """The run directory."""
         return self.directory.path
@@ -73,16 +85,48 @@ class Run:
     @property
     def state(self) -> State:
         """Where the run stands now; see `state_of`."""
-        info = self.directory.process()
-        alive = info is not None and (bool(session.members(info)) or _heard_from_afar(info, self.directory))
+        directory = self.directory
+        info = directory.process()
+        alive = bool(self._writers() if info is None else session.members(info) or self._heard_from_afar(info))
         if not alive:
-            info = self.directory.process()  # it may have written its end between the two looks
-        return state_of(info, self.directory.status(), alive=alive)
+            info = directory.process()  # it may have written its end between the two looks
+        return state_of(info, self._told(), alive=alive)
 
     @property
     def status(self) -> Status:
         """The last heartbeat; before the first one, an empty one in phase "starting"."""
-        return self.directory.status() or Status()
+        return self._told() or Status()
+
+    @property
+    def silence_seconds(self) -> float | None:
+        """How long nothing was heard from the run: no heartbeat, and of another program's no point in its charts."""
+        directory = self.directory
+        file = directory.status_file
+        if not file.exists():
+            file = next(iter(reversed(directory.event_files())), file)
+        return self._pulse.age_seconds(file)
+
+    def _told(self) -> Status | None:
+        """What the run says of itself: its heartbeat, or what its charts show where it has none."""
+        directory = self.directory
+        found = directory.status()
+        if found is not None or not directory.event_files():
+            return found
+        if self._curves is None or self._curves.directory != directory:
+            self._curves = upstream.Curves(directory)
+        return self._curves.status()
+
+    def _writers(self) -> list[psutil.Process]:
+        return [] if self.directory.status_file.exists() else upstream.writers(self.directory)
+
+    def _heard_from_afar(self, info: ProcessInfo) -> bool:
+        """For a run on another machine, whose processes cannot be seen from here: is its heartbeat fresh?"""
+        if not info.host or info.host == session.host_name() or info.ended is not None:
+            return False
+        status, silence = self._told(), self.silence_seconds
+        if status is None or silence is None or status.phase in ("done", "failed"):
+            return False
+        return silence < _REMOTE_SILENCE_SECONDS
 
     @property
     def process(self) -> ProcessInfo | None:
@@ -157,22 +201,26 @@ class Run:
             self.directory.write_process(last)
 
     def stop(
-        self, *, save: bool = True, timeout_seconds: float = _STOP_SECONDS, grace_seconds: float = _GRACE_SECONDS
+        self, *, save: bool = True, timeout_seconds: float = STOP_SECONDS, grace_seconds: float = GRACE_SECONDS
     ) -> State:
         """End the run and wait for it: control file (only with `save`), then SIGTERM, then SIGKILL.
 
         `timeout_seconds` is the time for the control file, `grace_seconds` for the signal. In a notebook callback use
-        `request_stop`, which does not wait.
+        `request_stop`, which does not wait; `stopping` tells meanwhile what happens.
         """
-        if save:
-            self.request_stop()
-            if session.wait_until(lambda: self.is_over, timeout_seconds):
-                return self.state
-        if not self.is_over:
-            self.terminate()
-            if not session.wait_until(lambda: self.is_over, grace_seconds):
-                self.kill()
+        how: How = "save" if save else "now"
+        for _ in self.stopping(how, timeout_seconds=timeout_seconds, grace_seconds=grace_seconds):
+            pass
         return self.state
+
+    def stopping(
+        self, how: How = "save", *, timeout_seconds: float = STOP_SECONDS, grace_seconds: float = GRACE_SECONDS
+    ) -> Iterator[StopStep]:
+        """As `stop`, telling about once a second what is tried and for how long yet; at the end what was saved.
+
+        `how`: "save", "now" (SIGTERM) or "kill" (SIGKILL). It goes on as long as somebody asks for the next step.
+        """
+        return stopping(self, how, save_seconds=timeout_seconds, grace_seconds=grace_seconds)
 
     def _local_process(self) -> ProcessInfo:
         info = self.directory.process()
@@ -220,13 +268,16 @@ def state_of(info: ProcessInfo | None, status: Status | None, *, alive: bool) ->
     """The state of a run from what its two files say and whether any of its processes lives.
 
     starting, running: it lives. done: it came to its proper end. stopped: a person ended it. failed: it ended with an
-    error. dead: its processes are gone and none of them said why (power cut, kill -9, out of memory).
+    error. dead: its processes are gone and none of them said why (power cut, kill -9, out of memory). A run of
+    diffusion-pipe says nothing in words: it is done once its last export stands there, and otherwise was stopped.
     """
     phase = "starting" if status is None else status.phase
     stopped_in_words = status is not None and status.detail.startswith("stopped")
     if info is not None and info.ended is not None and not alive:
         if info.exit_code == 0:
-            return "stopped" if stopped_in_words else "done"
+            # Where the files are another program's, its charts alone tell: then the phase never goes past "training".
+            short = info.backend != "trainer" and phase != "done"
+            return "stopped" if stopped_in_words or short else "done"
         return "stopped" if info.stopped_by is not None and phase != "failed" else "failed"
     if alive:
         return "starting" if phase == "starting" else "running"
@@ -234,21 +285,9 @@ def state_of(info: ProcessInfo | None, status: Status | None, *, alive: bool) ->
         return "stopped" if stopped_in_words else "done"
     if phase == "failed":
         return "failed"
-    if info is not None and info.pid is None and time.time() - (info.started or 0.0) < _START_SECONDS:
+    if info is not None and info.pid is None and abs(time.time() - (info.started or 0.0)) < _START_SECONDS:
         return "starting"
     return "dead"
-
-
-def _heard_from_afar(info: ProcessInfo, directory: RunDir) -> bool:
-    """For a run on another machine, whose processes cannot be seen from here: is its heartbeat fresh?"""
-    if not info.host or info.host == session.host_name() or info.ended is not None:
-        return False
-    status = directory.status()
-    return (
-        status is not None
-        and status.phase not in ("done", "failed")
-        and (time.time() - status.updated < _REMOTE_SILENCE_SECONDS)
-    )
 
 
 # --- many runs -------------------------------------------------------------------------------------------------------
@@ -346,7 +385,7 @@ def _run_folders(folder: str, depth: int) -> list[str]:
     return [
         path
         for entry in below
-        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+        if entry.is_dir(follow_symlinks=False) and (not entry.name.startswith(".") or entry.name == WAITING_FOLDER)
         for path in _run_folders(entry.path, depth - 1)
     ]
 
@@ -363,45 +402,3 @@ def _latest(root: Path | str) -> RunDir:
     if not found:
         raise RunError(f"no run found in {Path(root).resolve()}: launch one there first, or name another folder")
     return found[-1]
-
-
-# --- text ------------------------------------------------------------------------------------------------------------
-
-
-def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a text file, read from its end; of a line rewritten with carriage returns its last text."""
-    try:
-        file = path.open("rb")
-    except OSError:
-        return []
-    with file:
-        position = file.seek(0, os.SEEK_END)
-        data = b""
-        while position > 0 and data.count(b"\n") <= lines and len(data) < _TAIL_BYTES:
-            size = min(_BLOCK_BYTES, position)
-            position -= size
-            file.seek(position)
-            data = file.read(size) + data
-    text = data.decode("utf-8", errors="replace")
-    shown = [last_text(line) for line in text.split("\n")]
-    if shown and not shown[-1]:
-        shown.pop()
-    return shown[-lines:] if lines > 0 else []
-
-
-def last_text(line: str) -> str:
-    """What a terminal shows of a line: the text after the last carriage return, without colour codes."""
-    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line.rstrip("\r").rsplit("\r", 1)[-1])
-
-
-def short_time(seconds: float) -> str:
-    """Seconds for people: 42 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
-    whole = round(seconds)
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60:02d} min"
-    if minutes:
-        return f"{minutes} min {whole % 60:02d} s"
-    return f"{whole} s"

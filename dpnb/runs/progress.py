@@ -9,17 +9,21 @@ import sys
 import time
 from typing import TextIO
 
-from dpnb.runs.process import FINAL_STATES, Run, State, short_time
+from dpnb.runs.process import FINAL_STATES, Run, State
+from dpnb.runs.ranks import lost_words
 from dpnb.runs.rundir import Status
+from dpnb.runs.stopping import How, StopStep
+from dpnb.runs.text import short_time
 
 POLL_SECONDS = 0.25
 PLAIN_LINE_SECONDS = 10.0
+SILENCE_SECONDS = 30.0  # the heartbeat comes every second; a network disk may hold it back for some
 _BAR_CELLS = 20
 _LOG_LINES = 15
 
 
-def line(status: Status) -> str:
-    """A heartbeat in one line: phase, bar, step, loss, speed, time left."""
+def line(status: Status, silence_seconds: float | None = None) -> str:
+    """A heartbeat in one line: phase, bar, step, loss, speed, time left, and how long it has been missing."""
     parts = [f"{status.phase:<10}"]
     if status.total_steps:
         filled = min(_BAR_CELLS, _BAR_CELLS * status.step // status.total_steps)
@@ -33,6 +37,8 @@ def line(status: Status) -> str:
         parts.append(f"{short_time(status.eta_seconds)} left")
     if status.detail:
         parts.append(status.detail)
+    if silence_seconds is not None and silence_seconds > SILENCE_SECONDS:
+        parts.append(f"no sign of life for {short_time(silence_seconds)}")
     return "  ".join(parts)
 
 
@@ -69,9 +75,31 @@ def ending(run: Run, state: State) -> str:
         if run.directory.latest_checkpoint() is None:
             return f"stopped at step {status.step}, nothing to resume from"
         return f"stopped at step {status.step}; go on with: dpnb launch {run.directory.run_toml} --resume {run.name}"
-    reason = status.last_error or ("its processes are gone without a word" if state == "dead" else "see its log")
+    info = run.process
+    lost = "" if info is None else lost_words(info)
+    reason = (
+        status.last_error or lost or ("its processes are gone without a word" if state == "dead" else "see its log")
+    )
     log = "".join(f"\n  | {text}" for text in run.log(_LOG_LINES))
     return f"{state} at step {status.step}: {reason}{log}\n  whole log: {run.directory.console_log}"
+
+
+class Countdown:
+    """Shows what a stop tries, on one self-updating line on a terminal, elsewhere one line for each means."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._live = stream.isatty()
+        self._how: How | None = None
+
+    def show(self, step: StopStep) -> None:
+        """One step of a stop; the last one ends the line."""
+        if self._live:
+            self._stream.write(f"\r\x1b[K{str(step)[: _terminal_width() - 1]}{chr(10) * (step.how is None)}")
+        elif step.how is None or step.how != self._how:
+            self._stream.write(f"{step}\n")
+        self._how = step.how
+        self._stream.flush()
 
 
 class _Screen:

@@ -11,10 +11,13 @@ mean: charts, galleries and checkpoints are built on top.
       status.json       heartbeat of rank 0: phase, step, loss, ETA
       console.log       stdout and stderr of every rank
       events.out.tfevents.*                    scalars
+      events.jsonl      what happened when (saved, sampled, resumed, ...): the marks on the charts, one line each
       samples/step_000100/00.png + 00.json     pictures, each with its prompt and settings
       epoch2/ step400/                         exports: what a user takes away
       global_step400/ latest                   checkpoints: what a resume needs
       save save_quit sample evaluate           control files: touch one to ask for it
+      set_lr            another one, which says {"lr": 1e-5}
+      pause             the run waits after its step for as long as this file stands
 
 A reader never sees half a file: everything is written to a temporary name, flushed to disk, then renamed.
 """
@@ -34,9 +37,12 @@ from typing import Any, Literal, Self, get_args
 from dpnb.errors import RunError
 
 Phase = Literal["starting", "loading", "caching", "training", "sampling", "evaluating", "saving", "done", "failed"]
-Request = Literal["save", "save_quit", "sample", "evaluate"]
+Request = Literal["save", "save_quit", "sample", "evaluate", "set_lr"]
 REQUESTS: tuple[Request, ...] = get_args(Request)
+MarkKind = Literal["saved", "sampled", "evaluated", "resumed", "warning", "learning rate", "paused", "continued"]
 
+WAITING_FOLDER = ".dpnb"
+_START_FIELD = 19  # of /proc/PID/stat, counted from the state
 RUN_NAME_FORMAT = "%Y%m%d_%H-%M-%S"
 _RUN_NAME = re.compile(r"\d{8}_\d\d-\d\d-\d\d(_\d+)?")
 _EXPORT = re.compile(r"(epoch|step)(\d+)")
@@ -71,12 +77,17 @@ class Status:
 
 @dataclass(slots=True)
 class ProcessInfo:
-    """Who runs (or ran) a run. `boot_id`, `pid` and `started_clock` together name one process for ever.
+    """Who runs (or ran) a run. `boot_id`, `pid` and `started_ticks` together name one process for ever.
 
     `pid` is the supervisor (or rank 0 when the trainer was started by hand) and leads session `session_id`.
-    `process_started` is that process's own start time in seconds since the epoch, as psutil reports it.
+    `process_started` is that process's own start time in seconds since the epoch, as psutil reports it;
+    `started_ticks` the same in clock ticks since boot, which no change of the clock moves (None without /proc).
     `exit_code` is 0 for a run that ended well, negative for a signal; `stopped_by` names the signal ("SIGTERM",
     "SIGKILL") with which a person ended the run, and is None for a run that ended by itself or on a control file.
+    `lost_rank` is the first rank that ended badly, and `lost_code` how: negative for a signal.
+    `backend` is the program that trains, "trainer" or "diffusion-pipe"; the latter makes its own folder below
+    `output_dir`, into which this file moves as soon as it is there. `memory_kills` counts what the kernel killed
+    meanwhile because memory ran out. `log_start`: from which byte console.log is of this start, and not of an earlier.
     """
 
     run_id: str
@@ -87,17 +98,35 @@ class ProcessInfo:
     pid: int | None = None
     session_id: int | None = None
     process_started: float | None = None
+    started_ticks: int | None = None
     supervised: bool = True
+    backend: str = "trainer"
+    output_dir: str = ""
     started: float | None = None
     ended: float | None = None
     exit_code: int | None = None
     stopped_by: str | None = None
+    lost_rank: int | None = None
+    lost_code: int | None = None
+    memory_kills: int = 0
+    log_start: int = 0
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Build from what `process.json` holds; keys of a newer version are left out."""
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in data.items() if key in known})
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that happened in a run. `x`: where on its charts, that is, the step, or the number of examples with
+    x_axis_examples; `time`: seconds since the epoch."""
+
+    kind: MarkKind
+    x: int
+    time: float
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +178,36 @@ class RunDir:
             raise RunError(f"{path} is not a run directory: it has no process.json, status.json or event file")
         return run
 
+    @classmethod
+    def create_waiting(cls, output_dir: Path | str) -> Self:
+        """Where the files of a start wait until the program that is started has made its own run folder.
+
+        Below a hidden folder of `output_dir`, since diffusion-pipe takes all else that stands there for runs. Raises
+        `RunError` when it cannot be made.
+        """
+        return cls.create(Path(output_dir) / WAITING_FOLDER)
+
+    def move_to(self, target: RunDir) -> None:
+        """Leave a waiting place: the files that stand here go to `target`, and who comes back is shown the way."""
+        for path in (self.console_log, self.lock_file, self.process_file):
+            if path.exists():
+                path.replace(target.path / path.name)
+        write_text(self._moved_file, str(target.path))
+        self.status_file.unlink(missing_ok=True)
+
+    def current(self) -> RunDir:
+        """This folder, or the one that its files have moved to."""
+        if self.path.parent.name != WAITING_FOLDER:
+            return self
+        try:
+            return RunDir(Path(self._moved_file.read_text()))
+        except OSError:
+            return self
+
+    @property
+    def _moved_file(self) -> Path:
+        return self.path / "moved_to"
+
     @property
     def looks_like_a_run(self) -> bool:
         """True for our runs and for diffusion-pipe's own (an event file is all that they share)."""
@@ -194,6 +253,21 @@ class RunDir:
     def console_log(self) -> Path:
         """What every rank printed."""
         return self.path / "console.log"
+
+    @property
+    def marks_file(self) -> Path:
+        """What happened when: see `Mark`."""
+        return self.path / "events.jsonl"
+
+    @property
+    def pause_file(self) -> Path:
+        """While it stands, the run waits after its step."""
+        return self.path / "pause"
+
+    @property
+    def deepspeed_env(self) -> Path:
+        """Variables that DeepSpeed hands on to the machines of a hostfile."""
+        return self.path / "deepspeed_env"
 
     @property
     def lock_file(self) -> Path:
@@ -254,6 +328,14 @@ class RunDir:
                     found.append(Sample(step, int(settings_file.stem), media, settings))
         return found
 
+    def marks(self) -> list[Mark]:
+        """What happened, in the order of writing; a line that is no mark is passed over."""
+        try:
+            lines = self.marks_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            return []
+        return [mark for line in lines if (mark := _mark(line)) is not None]
+
     def exports(self) -> list[Path]:
         """Finished exports, oldest first."""
         found = [p for p, _ in _numbered(self.path, _EXPORT) if any(p.glob("*.safetensors"))]
@@ -289,9 +371,28 @@ class RunDir:
         """Replace `process.json`."""
         write_text(self.process_file, json.dumps(asdict(info), indent=1))
 
-    def request(self, request: Request) -> None:
-        """Ask the running trainer for something at its next step boundary."""
-        self.request_file(request).touch()
+    def add_mark(self, mark: Mark) -> None:
+        """Append a line to events.jsonl."""
+        with self.marks_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(mark)) + "\n")
+
+    def request(self, request: Request, detail: dict[str, Any] | None = None) -> None:
+        """Ask the running trainer for something at its next step boundary; `detail`: what there is to say about it."""
+        if detail is None:
+            self.request_file(request).touch()
+        else:
+            write_text(self.request_file(request), json.dumps(detail), durable=False)
+
+    def request_detail(self, request: Request) -> dict[str, Any]:
+        """What a control file says besides being there."""
+        return read_json(self.request_file(request)) or {}
+
+    def pause(self, on: bool) -> None:
+        """Ask the running trainer to wait after its step, or to go on."""
+        if on:
+            self.pause_file.touch()
+        else:
+            self.pause_file.unlink(missing_ok=True)
 
     def pending_requests(self) -> list[Request]:
         """The control files that stand in the folder now; they are not removed."""
@@ -329,6 +430,21 @@ def named_run(output_dir: Path | str, name: str) -> RunDir:
     return RunDir(path)
 
 
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None where there is no /proc or no such process."""
+    fields = process_stat(pid)
+    return int(fields[_START_FIELD]) if len(fields) > _START_FIELD else None
+
+
+def process_stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; empty when there is none."""
+    try:
+        # The name before them may hold spaces and brackets.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return []
+
+
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a file so that a reader sees the old or the new text, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -350,6 +466,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
+
+
+def _mark(line: str) -> Mark | None:
+    """The mark that a line of events.jsonl holds; None for half a line, and for what a newer version may write."""
+    try:
+        data = json.loads(line)
+        return Mark(data["kind"], int(data["x"]), float(data["time"]), str(data.get("text", "")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, int]]:

@@ -2,7 +2,7 @@
 
 A pid is not an identity: pids are reused, and a dead child that nobody has waited for (a zombie) still has one. A
 process is the recorded one when host and boot are the same, it is no zombie, and either its environment carries the
-run's id (`DPNB_RUN_ID`, which survives a change of the clock) or its start time agrees.
+run's id (`DPNB_RUN_ID`) or its start agrees: counted from boot where that is known, so that no clock can move it.
 
 The supervisor leads a session of its own, so the members of a supervised run are the members of that session. A
 trainer started by hand shares the session of somebody's shell: there only rank 0, its siblings and the launchers
@@ -20,11 +20,13 @@ from pathlib import Path
 
 import psutil
 
-from dpnb.runs.rundir import ProcessInfo
+from dpnb.runs.rundir import ProcessInfo, process_stat, start_ticks
 
 RUN_ID_VARIABLE = "DPNB_RUN_ID"
 RANK_VARIABLE = "LOCAL_RANK"
 START_TOLERANCE_SECONDS = 2.0  # psutil derives start times from the wall clock, which NTP may move a little
+_KERNEL_COUNTERS = Path("/proc/vmstat")
+_STATE, _EXIT = 0, 49  # of /proc/PID/stat, counted from the state
 _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 _LAUNCHERS = ("deepspeed.launcher.launch", "deepspeed")
 
@@ -58,10 +60,29 @@ def leader(info: ProcessInfo) -> psutil.Process | None:
         run_id = environment_of(process).get(RUN_ID_VARIABLE)
         if run_id is not None:
             return process if run_id == info.run_id else None
+        if info.started_ticks is not None:
+            return process if start_ticks(info.pid) == info.started_ticks else None
         started = info.process_started
         return process if started and abs(process.create_time() - started) <= START_TOLERANCE_SECONDS else None
     except psutil.Error:
         return None
+
+
+def exit_code_of(pid: int) -> int | None:
+    """How a process ended that its parent has not waited for yet: its code, negative for a signal; else None."""
+    fields = process_stat(pid)
+    if len(fields) <= _EXIT or fields[_STATE] != "Z":
+        return None
+    return os.waitstatus_to_exitcode(int(fields[_EXIT]))
+
+
+def memory_kills() -> int:
+    """How many processes the kernel of this machine has killed since boot because memory ran out; 0 if unknown."""
+    try:
+        lines = _KERNEL_COUNTERS.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def members(info: ProcessInfo) -> list[psutil.Process]:

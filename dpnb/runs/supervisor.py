@@ -5,6 +5,7 @@ and so knows how the run ended. `dpnb.runs.launch` starts it; argv, working dire
 
     SIGTERM or SIGINT here  -> SIGTERM once to every rank; they finish the step, save and exit
     the launcher ends       -> ranks that it left behind get SIGTERM too, STOP_SECONDS to save, then SIGKILL
+    a rank is lost          -> the others cannot go on without it: LOST_RANK_SECONDS to say so and end, then SIGKILL
     at the end              -> process.json gets `ended` and `exit_code`
 
 Ranks are told apart from the launchers because a signal to the launchers does harm: `deepspeed` dies at once, and
@@ -14,25 +15,31 @@ gets the signal. Needs psutil and the standard library alone.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
 import psutil
 
 from dpnb.errors import RunError
-from dpnb.runs import session
-from dpnb.runs.rundir import ProcessInfo, RunDir, Status
+from dpnb.runs import session, upstream
+from dpnb.runs.ranks import RankWatch, lost_words
+from dpnb.runs.rundir import WAITING_FOLDER, ProcessInfo, RunDir, Status, start_ticks
 
 STOP_SECONDS = 600.0  # time to save; a 12 B model in float32 on a slow network disk takes minutes
 STOP_SECONDS_VARIABLE = "DPNB_STOP_SECONDS"
+LOST_RANK_SECONDS = 3.0  # DeepSpeed itself gives the others 30 seconds, for which the run would look alive
 POLL_SECONDS = 0.1
 COMMAND_NOT_FOUND = 127
+_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 
 @dataclass(slots=True)
@@ -44,20 +51,29 @@ class Supervisor:
     stop_seconds: float = STOP_SECONDS
     _asked: bool = False
     _signalled: set[int] = field(default_factory=set)
+    _watch: RankWatch = field(default_factory=RankWatch)
+    _before: set[str] = field(default_factory=set)  # what stood in output_dir when this began
+    _memory_kills: int = field(default_factory=session.memory_kills)
 
     def supervise(self) -> int:
         """Start the launcher, wait for the last of its processes, and record how it ended; gives the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        _adopt_orphans()
         self._record_start()
+        self._before = upstream.folders(Path(self.info.output_dir)) if self.info.output_dir else set()
         try:
             launcher = subprocess.Popen(self.info.argv, cwd=self.info.cwd or None, stdin=subprocess.DEVNULL)
         except OSError as error:
             print(f"cannot start {self.info.argv[0]}: {error.strerror}", flush=True)
             return self._record_end(COMMAND_NOT_FOUND)
         returncode = self._wait_for(launcher)
+        self._follow_to_its_folder()
         self._clear_up()
+        self._watch.close()
+        if self.info.lost_rank is not None:
+            return self._record_end(returncode or 1)
         return self._record_end(exit_code(returncode, self.run.status(), asked=bool(self._signalled)))
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -68,45 +84,88 @@ class Supervisor:
         info.pid = os.getpid()
         info.session_id = os.getsid(0)
         info.process_started = psutil.Process().create_time()
+        info.started_ticks = start_ticks(info.pid)
         info.boot_id = session.boot_id()
         info.host = session.host_name()
         info.supervised = True
         info.started = time.time()
-        info.ended = info.exit_code = info.stopped_by = None
-        self.run.write_process(info)
+        info.ended = info.exit_code = info.stopped_by = info.lost_rank = info.lost_code = None
+        info.memory_kills = 0
+        self._write()
 
     def _record_end(self, code: int) -> int:
         self.info.ended = time.time()
         self.info.exit_code = code
-        self.run.write_process(self.info)
+        self.info.memory_kills = session.memory_kills() - self._memory_kills
+        self._write()
         return code
 
+    def _write(self) -> None:
+        """Bring process.json to what is known; on a full disk in place, which takes no new space."""
+        try:
+            self.run.write_process(self.info)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                print(f"cannot write {self.run.process_file}: {error.strerror}", flush=True)
+            with contextlib.suppress(OSError), self.run.process_file.open("r+", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(self.info)))
+                file.truncate()
+
     def _wait_for(self, launcher: subprocess.Popen[bytes]) -> int:
-        """Until the launcher ends, or the time to save is over after a request to stop."""
+        """Until the launcher ends, or the time to save is over after a request to stop, or a lost rank ended it."""
         deadline = float("inf")
+        why = "did not end in time after the request to stop"
         while (returncode := launcher.poll()) is None:
             if self._asked and self.info.stopped_by is None:
                 self.info.stopped_by = "SIGTERM"
-                self.run.write_process(self.info)
+                self._write()
                 self._ask_to_stop()
                 deadline = time.monotonic() + self.stop_seconds
+            if self._has_lost_a_rank():
+                deadline = min(deadline, time.monotonic() + LOST_RANK_SECONDS)
+                why = f"cannot go on without rank {self.info.lost_rank}"
             if time.monotonic() >= deadline:
-                self._kill("did not end in time after the request to stop")
+                self._kill(why)
                 return launcher.wait()
-            time.sleep(POLL_SECONDS)
         return returncode
+
+    def _has_lost_a_rank(self) -> bool:
+        """Watch the ranks for a moment; True when the first one was lost meanwhile, which is then written down."""
+        if self._watch.look(self._others):
+            self._follow_to_its_folder()
+        lost = self._watch.lost_within(POLL_SECONDS)
+        if lost is None or self.info.lost_rank is not None:
+            return False
+        if self._signalled and lost.code == -signal.SIGTERM:
+            return False  # it was asked to stop before it could listen
+        self.info.lost_rank, self.info.lost_code = lost.rank, lost.code
+        self._write()
+        others = "; the other ranks cannot go on without it" if session.ranks(self._others()) else ""
+        print(f"{lost_words(self.info)}{others}", flush=True)
+        return True
+
+    def _follow_to_its_folder(self) -> None:
+        """Where the program makes its own run folder: go there once it has."""
+        if not self.info.output_dir or self.run.path.parent.name != WAITING_FOLDER:
+            return
+        target = upstream.new_run(Path(self.info.output_dir), self._before, self._watch.pids)
+        if target is not None:
+            self.run.move_to(target)
+            self.run = target
 
     def _clear_up(self) -> None:
         """Let ranks that the launcher left behind save and end; kill those that do not."""
-        deadline = time.monotonic() + self.stop_seconds
+        lost = self.info.lost_rank is not None
+        deadline = time.monotonic() + (LOST_RANK_SECONDS if lost else self.stop_seconds)
         while self._others():
             # Asked again each time: a launcher hit while starting may have let go of a rank a moment later.
             self._ask_to_stop()
+            if self._has_lost_a_rank():
+                deadline = min(deadline, time.monotonic() + LOST_RANK_SECONDS)
             if time.monotonic() >= deadline:
                 self._kill("outlived the launcher")
                 session.wait_until(lambda: not self._others(), 10)
                 return
-            time.sleep(POLL_SECONDS)
 
     def _ask_to_stop(self) -> None:
         """SIGTERM to each rank, once."""
@@ -124,6 +183,12 @@ class Supervisor:
 
     def _others(self) -> list[psutil.Process]:
         return [process for process in session.members(self.info) if process.pid != os.getpid()]
+
+
+def _adopt_orphans() -> None:
+    """Ranks whose launcher was killed become children of this process, which then sees how they end (Linux alone)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def exit_code(returncode: int, status: Status | None, *, asked: bool) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, create_model
 
-from dpnb.schema.base import InputDir, InputFile, Pending, Section, Ui
+from dpnb.schema.base import InputDir, InputFile, Section, Ui
 
 Ratio: TypeAlias = Annotated[int | float, Field(gt=0)]
 Side: TypeAlias = Annotated[int, Field(ge=1)]
@@ -20,10 +20,10 @@ _NO_SIZE_BUCKETS = ("size_buckets", (None,))
 
 
 class Augmentation(Section):
-    """Random changes to pictures, drawn anew for each example from the seed."""
+    """Random changes to pictures: a few variants of each are cached, and every example draws one of them anew in each
+    epoch. Masks and control pictures change along; held-out pictures do not change."""
 
     ours: ClassVar[bool] = True
-    pending: ClassVar[Pending] = "refused"
 
     flip: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of pictures (0 to 1) that are mirrored left to right; 0.5 is usual, 0 for what has a right side."""
@@ -40,7 +40,8 @@ class Augmentation(Section):
     rotation_probability: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of pictures that are rotated at all."""
     cached_variants: Annotated[int, Field(ge=0), Ui(advanced=True)] = 4
-    """How many variants of each picture are cached; 0 encodes each example anew, without a cache."""
+    """How many variants of each picture are cached, also for crop = "random"; the cache grows as many times. 0, which
+    would encode each example anew while training, is refused by dpnb's own trainer."""
 
 
 class DirectorySettings(Section):
@@ -67,16 +68,18 @@ class DirectorySettings(Section):
     """Exact buckets [width, height, frames]; replaces resolutions and aspect ratios."""
     frame_buckets: Annotated[list[Side], Ui(unit="frames", advanced=True)] = [1]
     """Allowed clip lengths; 1 stands for pictures and is always there."""
+    recursive: Annotated[bool, Ui(advanced=True, ours=True)] = False
+    """Read the folders below a folder too, each with the captions that stand in it."""
     caption_prefix: str = ""
     """Text put before every caption, as it stands (add your own comma and space)."""
     trigger_word: Annotated[str, Ui(ours=True)] = ""
     """A rare word for what is learned: replaces [trigger] in captions, and is put before captions that lack it."""
-    metadata_file: Annotated[InputFile | None, Ui(advanced=True, ours=True, pending="refused")] = None
-    """Table of pictures and captions (CSV, JSON lines or Parquet) in place of .txt files."""
-    image_column: Annotated[str, Ui(advanced=True, ours=True, pending="refused")] = "image"
+    metadata_file: Annotated[InputFile | None, Ui(advanced=True, ours=True)] = None
+    """Table of pictures and captions in place of .txt files: .csv, .tsv, .jsonl, or .parquet (which needs pyarrow)."""
+    image_column: Annotated[str, Ui(advanced=True, ours=True)] = "image"
     """Column of metadata_file that names the picture, counted from the folder."""
-    caption_column: Annotated[str, Ui(advanced=True, ours=True, pending="refused")] = "text"
-    """Column of metadata_file that holds the caption."""
+    caption_column: Annotated[str, Ui(advanced=True, ours=True)] = "text"
+    """Column of metadata_file that holds the caption, or a list of captions in .jsonl and .parquet."""
     skip_empty_caption: bool = True
     """Leave out pictures without a caption; off trains them with an empty one."""
     shuffle_tags: Annotated[bool, Ui(advanced=True)] = False
@@ -85,10 +88,11 @@ class DirectorySettings(Section):
     """How many shuffled orders of the tags of each caption to cache; 0 keeps the written order."""
     cache_shuffle_delimiter: Annotated[str, Field(min_length=1), Ui(advanced=True)] = ", "
     """What separates the tags of a caption."""
-    keep_first_tags: Annotated[int, Field(ge=0), Ui(unit="tags", advanced=True, ours=True, pending="refused")] = 0
+    keep_first_tags: Annotated[int, Field(ge=0), Ui(unit="tags", advanced=True, ours=True)] = 0
     """How many tags at the beginning of a caption are neither shuffled nor dropped."""
-    tag_dropout: Annotated[float, Field(ge=0, lt=1), Ui(advanced=True, ours=True, pending="refused")] = 0.0
-    """Share of the tags (0 to 1) that are left out at random."""
+    tag_dropout: Annotated[float, Field(ge=0, lt=1), Ui(advanced=True, ours=True)] = 0.0
+    """Share of the tags (0 to 1) that are left out at random. Four variants of each caption are cached, and every
+    example draws one of them anew in each epoch; prefix and trigger word stay."""
     caption_dropout: Annotated[float, Field(ge=0, le=1), Ui(advanced=True, ours=True)] = 0.0
     """Share of examples (0 to 1) that are trained with an empty caption, for this folder alone (uncond_fraction in the
     training file is for all)."""
@@ -96,11 +100,12 @@ class DirectorySettings(Section):
     """Read the text of captions from captions.json anew while training, instead of from the cache."""
     shuffle_metadata: Annotated[bool, Ui(advanced=True, pending="ignored")] = True
     """Shuffle the list of files, always in the same way, before examples are dealt into batches."""
-    crop: Annotated[Literal["center", "random"], Ui(advanced=True, ours=True, pending="refused")] = "center"
-    """Which part of a picture is kept where its shape does not fit the bucket."""
-    interpolation: Annotated[
-        Literal["lanczos", "bicubic", "bilinear", "nearest"], Ui(advanced=True, ours=True, pending="refused")
-    ] = "lanczos"
+    crop: Annotated[Literal["center", "random"], Ui(advanced=True, ours=True)] = "center"
+    """Which part of a picture is kept where its shape does not fit the bucket; random caches as many parts of each
+    picture as augmentation.cached_variants says."""
+    interpolation: Annotated[Literal["lanczos", "bicubic", "bilinear", "nearest"], Ui(advanced=True, ours=True)] = (
+        "lanczos"
+    )
     """How pictures are resized."""
     augmentation: Annotated[Augmentation | None, Ui(advanced=True, ours=True)] = None
     """Random changes to pictures."""
@@ -113,11 +118,11 @@ class _Folder(Section):
 
     path: InputDir
     """Folder with pictures, and captions of the same name in .txt files or all in captions.json."""
-    mask_path: Annotated[InputDir | None, Ui(pending="refused")] = None
-    """Folder of masks with the names of the pictures: white is trained in full, black not at all."""
-    default_mask_file: Annotated[InputFile | None, Ui(advanced=True, pending="refused")] = None
-    """Mask of the pictures that have none of their own."""
-    control_path: Annotated[InputDir | None, Ui(pending="refused")] = None
+    mask_path: InputDir | None = None
+    """Folder of masks with the names and sizes of the pictures: white is trained in full, black not at all."""
+    default_mask_file: Annotated[InputFile | None, Ui(advanced=True)] = None
+    """Mask of the pictures that have none of their own; it has their size."""
+    control_path: InputDir | None = None
     """Folder of control pictures with the names of the pictures, for models that edit: what the model starts from."""
     loss_weight: Annotated[float, Field(ge=0), Ui(advanced=True, ours=True)] = 1.0
     """How much the pictures of this folder count in the loss; below 1 for regularisation pictures."""
@@ -148,8 +153,10 @@ else:
 class Dataset(DirectorySettings):
     """The dataset file."""
 
-    subsample_ratio: Annotated[float | None, Field(gt=0, le=1), Ui(advanced=True, pending="refused")] = None
+    subsample_ratio: Annotated[float | None, Field(gt=0, le=1), Ui(advanced=True)] = None
     """Train on this share of the batches alone, drawn once; for a quick look."""
+    drop_last: Annotated[bool, Ui(advanced=True, ours=True)] = True
+    """Leave out buckets that hold less than one global batch; off trains them with a smaller batch."""
 
     directory: Annotated[list[Directory], Field(min_length=1)]
     """The folders to train on."""

@@ -19,8 +19,8 @@ def _none_if_empty(value: Any) -> Any:  # noqa: ANN401 - anything that a TOML fi
 class Monitoring(Section):  # noqa: PLW1641 - no section has a hash
     """Weights & Biases. The run's own TensorBoard files are written in any case."""
 
-    enable_wandb: Annotated[bool, Ui(pending="ignored")] = False
-    """Send losses and learning rates to Weights & Biases as well."""
+    enable_wandb: bool = False
+    """Send losses and learning rates to Weights & Biases as well; needs the package wandb beside the trainer."""
     wandb_tracker_name: Annotated[str | None, Ui(when=_WANDB)] = None
     """Project on Weights & Biases."""
     wandb_run_name: Annotated[str | None, Ui(when=_WANDB)] = None

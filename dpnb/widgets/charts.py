@@ -8,19 +8,20 @@ tags (monitor.py does); one thread owns a chart, and what a person clicks only s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dpnb.runs.events import Points, Series, smoothed
+from dpnb.runs.events import Average, Points, Series, thin
+from dpnb.widgets.across import Across
+from dpnb.widgets.chart_hands import Hand, Hands
 from dpnb.widgets.look import Look, close_tree, escape
 
 Floats = npt.NDArray[np.float64]
 
-MAX_POINTS = 500
 VALUES_IN_LEGEND = 4
 SMALL = 2e-3
 # Okabe and Ito's palette, the members that are readable on white and on black.
@@ -38,16 +39,6 @@ NAMES_PX = 84  # the room that names written upwards take
 def load_library() -> None:
     """Import bqplot ahead of the first chart, which takes a second: on a thread, where nobody holds a lock."""
     import bqplot  # noqa: F401
-
-
-def thin(steps: npt.NDArray[np.int64], values: Floats, limit: int = MAX_POINTS) -> tuple[Floats, Floats]:
-    """At most `limit` points that look like all of them: local extremes are kept (MinMaxLTTB)."""
-    if len(steps) > limit:
-        from tsdownsample import MinMaxLTTBDownsampler
-
-        chosen = MinMaxLTTBDownsampler().downsample(np.ascontiguousarray(values), n_out=limit)
-        steps, values = steps[chosen], values[chosen]
-    return steps.astype(np.float64), values.astype(np.float64)
 
 
 def drawable(values: Floats, *, log: bool) -> Floats:
@@ -97,6 +88,82 @@ class _Curve:
     line_style: str = "solid"
     series: Series = field(default_factory=Series)
     marks: list[Any] = field(default_factory=list)
+    across: Across = field(default_factory=Across)
+    average: Average = field(default_factory=lambda: Average(0.0))
+    first_changed: int = 0  # since the average was last taken
+
+    def positions(self) -> Floats:
+        """Where its points stand along the bottom."""
+        return self.across.of(self.series.steps, self.series.wall_times)
+
+    def smoothed(self, weight: float) -> Floats:
+        """Its moving average; what has not changed is not worked out again."""
+        if self.average.weight != weight:
+            self.average = Average(weight)
+        values = self.average.extend(self.series.values, self.first_changed)
+        self.first_changed = len(self.series)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Dashed lines across a chart, of one kind: what it is called in the legend, and where they stand."""
+
+    kind: str
+    colour: str
+    positions: tuple[float, ...]
+
+
+class _FlagMarks:
+    """The flags of one chart, a bqplot mark for each kind, on a scale of their own from bottom to top."""
+
+    def __init__(self, library: Any) -> None:  # noqa: ANN401 - bqplot
+        self._library = library
+        self._flags: dict[str, Flags] = {}
+        self._marks: dict[str, Any] = {}
+        self.scale: Any = None
+
+    def set(self, flags: Sequence[Flags]) -> bool:
+        """Have these; whether they are others than before."""
+        before, self._flags = self._flags, {flag.kind: flag for flag in flags}
+        return before != self._flags
+
+    def begin_figure(self) -> None:
+        """Forget the marks of a figure that goes."""
+        self.scale, self._marks = self._library.LinearScale(min=0.0, max=1.0), {}
+
+    def draw(self, x_scale: Any) -> list[Any]:  # noqa: ANN401 - a bqplot scale
+        """Give every kind its places; the marks that had to be made are given back."""
+        added = []
+        for kind in {**self._marks, **self._flags}:
+            positions = self._flags[kind].positions if kind in self._flags else ()
+            # One line up and down: three points for each flag, the first of them a gap. (bqplot hangs a curve's label
+            # on its last point, which has to be a number.)
+            x, y = np.repeat(np.asarray(positions), 3), np.tile([np.nan, 0.0, 1.0], len(positions))
+            if kind in self._marks:
+                mark = self._marks[kind]
+                mark.visible = bool(positions)
+                if positions:
+                    with mark.hold_sync():
+                        mark.x, mark.y = x, y
+                continue
+            if not positions:
+                continue
+            scales, colours = {"x": x_scale, "y": self.scale}, [self._flags[kind].colour]
+            mark = self._library.Lines(x=x, y=y, scales=scales, colors=colours, stroke_width=1.2, line_style="dashed")
+            self._marks[kind] = mark
+            added.append(mark)
+        return added
+
+    def legend_html(self) -> str:
+        """What the dashed lines are, as HTML; empty without any."""
+        keys = "".join(
+            f'<span><i style="border-top: 3px dashed {flag.colour}"></i>{escape(flag.kind)} '
+            f"{len(flag.positions) if len(flag.positions) > 1 else ''}</span>"
+            for flag in self._flags.values()
+            if flag.positions
+        )
+        return f'<div class="dpnb-keys">{keys}</div>' if keys else ""
 
 
 Lines = Sequence[tuple[_Curve, list[tuple[Floats, Floats]]]]
@@ -126,7 +193,10 @@ class LineChart:
         self._figure: Any = None
         self._figure_made = 0.0
         self._figure_log = log
-        self._panzoom: Any = None
+        self._hands = Hands(bqplot, self._brushed)
+        self._hand: Hand = ""
+        self._flags = _FlagMarks(bqplot)
+        self.brushed: Callable[[tuple[float, float] | None], None] | None = None
         self._replaced: list[tuple[float, list[Any]]] = []  # since when, and the models of a figure that has gone
         self.widget = self.look.box((self._head,), "dpnb-cell", "dpnb-chart")
 
@@ -138,8 +208,19 @@ class LineChart:
             number = len(self._curves)
             style = "solid" if number < len(COLOURS) else "dashed"
             self._curves[name] = _Curve(name, COLOURS[number % len(COLOURS)], style)
-        self._curves[name].series.extend(points)
+        curve = self._curves[name]
+        curve.first_changed = min(curve.first_changed, curve.series.extend(points))
         self._stale = True
+
+    def set_across(self, name: str, across: Across) -> None:
+        """Have a curve stand along the bottom by something else; takes effect at the next `draw`."""
+        if self._curves[name].across != across:
+            self._curves[name].across = across
+            self._stale = True
+
+    def set_flags(self, flags: Sequence[Flags]) -> None:
+        """What happened and where; takes effect at the next `draw`."""
+        self._stale |= self._flags.set(flags)
 
     def set_mode(self, *, smoothing: float | None = None, log: bool | None = None) -> None:
         """Change how it is drawn; takes effect at the next `draw`."""
@@ -167,7 +248,7 @@ class LineChart:
         if not self._stale or (afresh and resting):
             return
         drawn = [
-            (curve, [thin(curve.series.steps, v) for v in self._versions(curve)]) for curve in self._curves.values()
+            (curve, [thin(curve.positions(), v) for v in self._versions(curve)]) for curve in self._curves.values()
         ]
         lines = [(curve, [(x, drawable(y, log=self.log)) for x, y in versions]) for curve, versions in drawn]
         points = [xy for _, versions in lines for xy in versions]
@@ -175,7 +256,7 @@ class LineChart:
         if afresh:
             self._make_figure(lines, ticks)
         else:
-            if added := self._draw_marks(lines):
+            if added := [*self._draw_marks(lines), *self._flags.draw(self._x_scale)]:
                 self._figure.marks = [*self._figure.marks, *added]
             self._set_ticks(ticks)
         self._head.value = self._head_html()
@@ -185,12 +266,12 @@ class LineChart:
         raw = curve.series.values
         if not self._averaged:
             return [raw]
-        return [raw, smoothed(raw, self.smoothing) if self.smoothing else raw]
+        return [raw, curve.smoothed(self.smoothing) if self.smoothing else raw]
 
     def _set_ticks(self, ticks: tuple[list[float], list[float]]) -> None:
         for axis, values in zip(self._axes, ticks, strict=True):
             # Once a person has zoomed in, ticks for all of the data would stand outside of what is seen.
-            axis.tick_values = None if self._panzoom is not None else values
+            axis.tick_values = None if self._hand == "zoom" else values
         self._axes[1].tick_format = _small_numbers(ticks[1])
 
     def _draw_marks(self, lines: Lines) -> list[Any]:
@@ -223,11 +304,12 @@ class LineChart:
         """A new figure with its data in place: bqplot cannot draw an axis that joins a figure already on the screen
         while data arrive for it. (A curve can join.)"""
         b = self._bqplot
-        zoomed, old = self._panzoom is not None, self._models()
+        old = self._models()
         self._x_scale, self._y_scale = b.LinearScale(), b.LogScale() if self.log else b.LinearScale()
+        self._flags.begin_figure()
         for curve in self._curves.values():
             curve.marks = []
-        marks = self._draw_marks(lines)
+        marks = [*self._draw_marks(lines), *self._flags.draw(self._x_scale)]
         x_axis = b.Axis(scale=self._x_scale, tick_values=ticks[0], tick_format="~s", grid_lines="none")
         y_axis = b.Axis(scale=self._y_scale, side="left", tick_values=ticks[1], tick_format=_small_numbers(ticks[1]))
         self._axes = [x_axis, y_axis]
@@ -242,9 +324,8 @@ class LineChart:
             display_toolbar=False,  # its buttons are icons alone
             layout=self.look.layout,
         )
-        self._panzoom = None
         self.widget.children = (self._head, self._figure)
-        self.set_zoom(zoomed)
+        self._hands.take(self._figure, self._x_scale, self._y_scale)
         self._figure_made, self._figure_log = time.monotonic(), self.log
         if old:
             self._replaced.append((self._figure_made, old))
@@ -261,14 +342,15 @@ class LineChart:
         if self._figure is None:
             return []
         marks = list(self._figure.marks)
-        own = [self._figure.scale_x, self._figure.scale_y, self._x_scale, self._y_scale]
-        return [m for m in (self._panzoom, *marks, *self._axes, *own, self._figure) if m is not None]
+        own = [self._figure.scale_x, self._figure.scale_y, self._x_scale, self._y_scale, self._flags.scale]
+        return [m for m in (self._figure.interaction, *marks, *self._axes, *own, self._figure) if m is not None]
 
     def _head_html(self) -> str:
         unit = f' <span class="dpnb-quiet">{escape(self.unit)}</span>' if self.unit else ""
         curves = list(self._curves.values())
+        flags = self._flags.legend_html()
         if len(curves) == 1:
-            return f'<b>{escape(self.title)}</b>{unit} <span class="dpnb-quiet">{_newest(curves[0])}</span>'
+            return f'<b>{escape(self.title)}</b>{unit} <span class="dpnb-quiet">{_newest(curves[0])}</span>{flags}'
         sets = {curve.name.rpartition(" ")[0] for curve in curves}
         shared = sets.pop() if len(sets) == 1 else ""
         values = len(curves) <= VALUES_IN_LEGEND
@@ -278,22 +360,27 @@ class LineChart:
             for curve in curves
         )
         common = f' <span class="dpnb-quiet">{escape(shared)}</span>' if shared else ""
-        return f'<b>{escape(self.title)}</b>{unit}{common}<div class="dpnb-keys">{keys}</div>'
+        return f'<b>{escape(self.title)}</b>{unit}{common}<div class="dpnb-keys">{keys}</div>{flags}'
 
-    # --- zoom ----------------------------------------------------------------------------------------------------
+    # --- zoom and brush ------------------------------------------------------------------------------------------
 
     def set_zoom(self, on: bool) -> None:
         """Let a person drag and scroll the chart; off shows everything again and follows the newest point."""
-        self._stale |= on != (self._panzoom is not None)  # ticks are chosen anew
-        if on and self._panzoom is None and self._figure is not None:
-            self._panzoom = self._bqplot.PanZoom(scales={"x": [self._x_scale], "y": [self._y_scale]})
-            self._figure.interaction = self._panzoom
-        elif not on and self._panzoom is not None:
-            self._figure.interaction = None
-            self._panzoom.close()
-            self._panzoom = None
-            for scale in (self._x_scale, self._y_scale):
-                scale.min = scale.max = None
+        self.set_hand("zoom" if on else "")
+
+    def set_hand(self, hand: Hand) -> None:
+        """Let a person zoom, or brush a range, which `brushed` is then called with."""
+        self._stale |= (hand == "zoom") != (self._hand == "zoom")  # ticks are chosen anew
+        self._hand = hand
+        self._hands.set(hand)
+
+    def _brushed(self, ends: tuple[float, float] | None) -> None:
+        if self.brushed is not None:
+            self.brushed(ends)
+
+    def logged_within(self, name: str, low: float, high: float) -> tuple[int, int] | None:
+        """The first and last logged step of a curve between two positions; None where there is none."""
+        return self._curves[name].across.logged_within(self._curves[name].series, low, high)
 
     def close(self) -> None:
         """Close every widget of the chart."""

@@ -1,8 +1,10 @@
 """Gallery: the pictures that a run draws, one row for each step and one column for each prompt, as they arrive.
 
-Two views: all steps (newest first, a page at a time) to see a concept being learned, and one step with a slider to
-leaf through them. "Full size" shows a picture as it was written. It reads the samples folder and nothing else; one
-thread looks about once a second and ends with the run.
+Three views: all steps (newest first, a page at a time) to see a concept being learned, one step with a slider to
+leaf through them, and two steps, each with its slider, one above the other so that a prompt stands below itself. "Full
+size" shows a picture as it was written, and a contact sheet of what is shown can be saved. It reads the samples folder
+and nothing else; one thread looks about once a second and ends with the run. `show_steps` narrows it to a range, such
+as the one that a person selects on a monitor's loss: `monitor.on_steps(gallery.show_steps)`.
 
 The rows are slots: the first shows the newest step, the next the one before it. What a new step changes are the
 values of what is there; a widget is added only where more is to be seen than ever before, and none is taken away
@@ -28,7 +30,8 @@ from dpnb.widgets.thumbnails import Thumbnails
 TICK_SECONDS = 1.0
 STEPS_PER_PAGE = 6
 MOST_STEPS = 5 * STEPS_PER_PAGE  # at once: all of them are sent again with each new step
-ALL, ONE = "All steps, newest first", "One step"
+ALL, ONE, TWO = "All steps, newest first", "One step", "Two steps"
+SHEET = "contact-sheet.png"
 CLIP = ".mp4"
 
 
@@ -44,6 +47,7 @@ class Gallery:
         self._signature: object = self  # like nothing that `_signature` gives
         self._slots: list[_Slot] = []
         self._pages = 1
+        self._range: tuple[int, int] | None = None
         self._lock = threading.RLock()
         self._closed = self._leafing = False
         self._build()
@@ -57,21 +61,25 @@ class Gallery:
     def _build(self) -> None:
         look = self.look
         self._title = look.html()
-        self._view = look.make(w.Dropdown, description="Show", options=[ALL, ONE])
-        self._step = look.make(
-            w.SelectionSlider, description="Step", options=[0], continuous_update=True, classes=("dpnb-hidden",)
+        self._view = look.make(w.Dropdown, description="Show", options=[ALL, ONE, TWO])
+        self._step, self._second = (
+            look.make(w.SelectionSlider, description=words, options=[0], classes=("dpnb-hidden",))
+            for words in ("Step", "And step")
         )
-        self._view.observe(self._changed, "value")
-        self._step.observe(self._changed, "value")
+        for control in (self._view, self._step, self._second):
+            control.observe(self._changed, "value")
         self._prompts = look.html("", "dpnb-caption")
         self._full = _FullSize(look, self.hide_full)
         self._strips = look.make(w.VBox, children=(self._full.widget,))
         self._more = look.button("Show earlier steps", "dpnb-small", "dpnb-hidden")
         self._more.on_click(self._show_more)
-        bar = look.box((self._title, look.html("", "dpnb-spring"), self._view, self._step), "dpnb-bar")
+        self._save = look.button("Save contact sheet", "dpnb-small", tooltip=f"Write the pictures to {SHEET}")
+        self._save.on_click(self._save_sheet)
+        self._saved = look.html("", "dpnb-caption")
+        bar = look.box((self._title, look.html("", "dpnb-spring"), self._view, self._step, self._second), "dpnb-bar")
         body = look.make(
             w.VBox,
-            children=(bar, self._prompts, self._strips, look.box((self._more,), "dpnb-bar")),
+            children=(bar, self._prompts, self._strips, look.box((self._more, self._save, self._saved), "dpnb-bar")),
             classes=("dpnb-card",),
         )
         self.widget = look.root((body,))
@@ -104,16 +112,63 @@ class Gallery:
 
     def _arrange(self) -> None:
         """Show the steps that the view asks for."""
-        steps = sorted({sample.step for sample in self.samples}, reverse=True)
-        self._offer(sorted(steps))
-        single = self._view.value == ONE
+        steps = self._steps_in_range()
+        self._offer(self._step, sorted(steps), newest=True)
+        self._offer(self._second, sorted(steps), newest=False)
+        view = self._view.value
         page = min(STEPS_PER_PAGE * self._pages, MOST_STEPS)
-        set_class(self._step, "dpnb-hidden", not single)
-        set_class(self._more, "dpnb-hidden", single or len(steps) <= page or page == MOST_STEPS)
-        self._show([self._step.value] if single and steps else steps[:page])
+        set_class(self._step, "dpnb-hidden", view == ALL)
+        set_class(self._second, "dpnb-hidden", view != TWO)
+        set_class(self._more, "dpnb-hidden", view != ALL or len(steps) <= page or page == MOST_STEPS)
+        set_class(self._save, "dpnb-hidden", not steps)
+        chosen = {ONE: [self._step.value], TWO: [self._step.value, self._second.value]}.get(view, [])
+        self._show(list(dict.fromkeys(chosen)) if chosen and steps else steps[:page])
         self._prompts.value = prompts_html(self.samples)
-        self._title.value = f"<h3>Samples</h3>{self._count_html(len(steps), only=0 if single else page)}"
-        answer_while_busy(self._view, self._step, self._more)
+        self._title.value = f"<h3>Samples</h3>{self._count_html(len(steps), only=0 if chosen else page)}"
+        answer_while_busy(self._view, self._step, self._second, self._more, self._save)
+
+    def _steps_in_range(self) -> list[int]:
+        """The steps that are to be seen, newest first: all, or those of a range with the last before it.
+
+        The last before is what the run had when the range began; without it a short range would show nothing.
+        """
+        steps = sorted({sample.step for sample in self.samples}, reverse=True)
+        if self._range is None:
+            return steps
+        first, last = self._range
+        before = [step for step in steps if step < first][:1]
+        return [step for step in steps if first <= step <= last] or before or steps
+
+    def show_steps(self, steps: tuple[int, int] | None) -> None:
+        """Show the pictures from one step to another alone; None shows all again. May be called on any thread."""
+        with self._lock:
+            if not self._closed and steps != self._range:
+                self._range, self._pages = steps, 1
+                self._arrange()
+
+    def _save_sheet(self, _button: Any) -> None:  # noqa: ANN401 - the button that was clicked
+        with self._lock:
+            shown = {slot.step for slot in self._slots if slot.step is not None}
+            samples = [sample for sample in self.samples if sample.step in shown]
+        try:
+            target = self.save_sheet(self.run.path / SHEET, samples)
+        except (OSError, ValueError) as error:
+            self._saved.value = f'<span class="dpnb-error" role="alert">{escape(error)}</span>'
+        else:
+            self._saved.value = f"Saved as <code>{escape(target)}</code>"
+
+    def save_sheet(self, path: Path | str, samples: Sequence[Sample] | None = None) -> Path:
+        """Write a contact sheet as PNG: a row for each step, a column for each prompt. Gives its path.
+
+        `samples`: which pictures, all of the run by default. Raises `ValueError` where there is no still picture
+        among them, and `OSError` where the file cannot be written.
+        """
+        from dpnb.report import contact_sheet
+
+        target = Path(path)
+        chosen = self.run.samples() if samples is None else samples
+        contact_sheet(chosen, title=f"Run {self.run.name}", max_rows=MOST_STEPS).save(target, "PNG")
+        return target
 
     def _show(self, steps: list[int]) -> None:
         """Put each step into the slot of its place, and a full-size picture below its step."""
@@ -127,17 +182,18 @@ class Gallery:
             self._strips.children = (*self._strips.children, *(slot.widget for slot in added))
         self._full.stand_below(steps)
 
-    def _offer(self, steps: list[int]) -> None:
-        """Give the slider its steps; one that stood at the newest follows it."""
-        if not steps or list(self._step.options) == steps:
+    def _offer(self, slider: Any, steps: list[int], *, newest: bool) -> None:  # noqa: ANN401 - a widget
+        """Give a slider its steps; one that stood at the newest (or the oldest) follows it."""
+        if not steps or list(slider.options) == steps:
             return
-        follows = self._step.value == self._step.options[-1]
-        chosen = steps[-1] if follows or self._step.value not in steps else self._step.value
+        end = -1 if newest else 0
+        follows = slider.value == slider.options[end]
+        chosen = steps[end] if follows or slider.value not in steps else slider.value
         self._leafing = True
         try:
-            with self._step.hold_sync():
-                self._step.options = steps
-                self._step.value = chosen
+            with slider.hold_sync():
+                slider.options = steps
+                slider.value = chosen
         finally:
             self._leafing = False
 
@@ -150,6 +206,8 @@ class Gallery:
         if not self.samples:
             return '<span class="dpnb-quiet">No pictures yet. They appear here as the run draws them.</span>'
         words = f"{len(self.samples)} pictures of {steps} step{'s' * (steps != 1)}"
+        if self._range is not None:
+            words = f"steps {self._range[0]} to {self._range[1]} are selected; shown: {steps} step{'s' * (steps != 1)}"
         if only == MOST_STEPS < steps:
             words += f", the newest {only} below; the others are under {ONE}"
         return f'<span class="dpnb-quiet">{words}</span>'

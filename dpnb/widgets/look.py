@@ -172,13 +172,17 @@ STYLE_SHEET = """<style>
 .dpnb del { color: var(--jp-error-color1); } .dpnb ins { color: var(--jp-success-color0, var(--jp-success-color1)); }
 
 .dpnb .dpnb-tabs > .widget-tab-contents { padding: 12px; background: none; }
+.dpnb .dpnb-tabs > .widget-tab-contents > .lm-mod-hidden { display: flex !important; visibility: hidden;
+  height: 0 !important; padding: 0; margin: 0; overflow: hidden !important; }
 .dpnb .dpnb-tabs .dpnb { max-width: none; }
 .dpnb .dpnb-bar > .dpnb-runs, .dpnb .dpnb-bar > .dpnb-target { width: 420px; max-width: 100%; }
 .dpnb .dpnb-runs > .widget-label, .dpnb .dpnb-target > .widget-label { width: auto; font-weight: 500; }
 .dpnb .dpnb-many { width: 100%; max-width: 640px; height: auto; margin: 8px 0 0; }
 .dpnb .dpnb-many > select { height: auto; }
+.dpnb .dpnb-run { padding: 2px 0 10px; }
 .dpnb .dpnb-drawer { margin: 10px 0 0; gap: 8px; overflow: visible; }
 .dpnb table.dpnb-facts code { white-space: pre-wrap; overflow-wrap: anywhere; }
+.dpnb table.dpnb-facts th { white-space: nowrap; }
 .dpnb .dpnb-compared { overflow-x: auto; }
 """
 # The theme's own arrow is black, also on a dark page.

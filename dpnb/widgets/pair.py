@@ -125,7 +125,7 @@ class Pair:
         training = toml.load(run_toml, Training, paths=False)
         dataset = toml.load(dataset_toml, Dataset, paths=False)
         renamed = training.value.model_copy(
-            update={"dataset": shown_path((folder / DATASET_FILE).absolute()), "resume_from_checkpoint": None}
+            update={"dataset": shown_path((folder / DATASET_FILE).absolute()), "resume_from_checkpoint": False}
         )
         self.show(
             Document(folder / RUN_FILE, renamed, training.edited(renamed)),

@@ -91,10 +91,17 @@ class FileBar:
         look = self._look
         families = [("as the file says", ""), *((name, name) for name in FACTS)]
         self.family = look.make(w.Dropdown, description="Model type", options=families, value="")
+        self.second = look.make(
+            w.Text,
+            description="Dataset file of kohya's",
+            placeholder="if it has one",
+            continuous_update=False,
+            classes=("dpnb-target",),
+        )
         self._import_host = look.make(w.VBox, children=())
         self._report = look.html("", "dpnb-code")
         words = look.html("A file of AI Toolkit, kohya sd-scripts, musubi-tuner, EriDiffusion or Transformer Lab:")
-        bar = look.box((words, self.family), "dpnb-bar")
+        bar = look.box((words, self.family, self.second), "dpnb-bar")
         children = (bar, self._import_host, self._report)
         return look.make(w.VBox, children=children, classes=("dpnb-drawer", "dpnb-hidden"))
 
@@ -189,7 +196,8 @@ class FileBar:
     def import_file(self, path: Path | str) -> None:
         """Show what a file of another trainer says in our words, with the report of every key."""
         with self._telling():
-            imported = importers.read(path, model=self.family.value or None)
+            second = self.second.value.strip()
+            imported = importers.read([path, second] if second else path, model=self.family.value or None)
             dataset: Dataset | None = next(iter(imported.datasets.values()), None)
             folder = self.root / Path(path).stem
             self.pair.show_new(imported.training, dataset, folder, comments=False)

@@ -16,7 +16,8 @@ from dpnb.dataset.bucket import plan
 from dpnb.dataset.scan import scan
 from dpnb.schema import FACTS, AdamW, Dataset, Directory, FluxModel, LoraAdapter, Training
 from trainer import adapters, engine, evaluate, families, objective, optim, schedules, session
-from trainer.data.cache import Cache, fill
+from trainer.data.cache import Cache
+from trainer.data.fill import fill
 from trainer.data.loader import Loader
 from trainer.tiny import drawing, model_dir
 

@@ -136,6 +136,7 @@ def main() -> None:
         growing.step(step)
         for request in growing.run.pending_requests():
             growing.run.clear_request(request)
+            (growing.run.path / f"asked_{request}").touch()
             if request == "save_quit":
                 growing.finish(step)
                 return

@@ -66,7 +66,7 @@ def test_monitor_and_gallery_follow_a_growing_run(open_notebook: Any, growing_ru
     page.wait_for_selector(".dpnb-badge-done", timeout=180_000)
     whole = notebook.at_rest(lambda: lines(page))[0]
     assert all_drawn(page)
-    page.get_by_text("Drag and scroll to zoom").click()
+    page.get_by_label("Mouse").select_option("Drag and scroll to zoom")
 
     def scrolled() -> bool:
         page.mouse.wheel(0, -400)  # lost where the chart does not listen yet
@@ -75,7 +75,7 @@ def test_monitor_and_gallery_follow_a_growing_run(open_notebook: Any, growing_ru
 
     page.locator(".dpnb-chart .bqplot").first.hover()
     notebook.until(scrolled, "scrolling does not zoom")
-    page.get_by_text("Drag and scroll to zoom").click()
+    page.get_by_label("Mouse").select_option("Follow the run")
     notebook.until(lambda: lines(page)[0] == whole, "it does not show everything again")
     notebook.screenshot("monitor-light", ".dpnb >> nth=0")
     notebook.screenshot("gallery-light", ".dpnb:has(.dpnb-shot)")
@@ -94,13 +94,14 @@ def test_a_live_panel_is_in_order(open_notebook: Any, growing_run: Any) -> None:
     for position in range(2):
         notebook.run_cell(position)
     page.wait_for_selector(".dpnb-badge-done", timeout=180_000)
-    notebook.until(lambda: page.locator(".dpnb-chart .bqplot").count() == 7, "not every chart is there")
+    notebook.until(lambda: page.locator(".dpnb-chart .bqplot").count() == 6, "not every chart is there")
     seen = """css => [...document.querySelectorAll(css)].map(e => [e.getBoundingClientRect(), e.textContent])
       .filter(([box, _]) => box.height > 0).sort(([a, _], [b, __]) => a.top - b.top || a.left - b.left)
       .map(([_, text]) => text)"""
-    titles = page.evaluate(seen, ".dpnb-chart .widget-html-content > b")
+    titles = page.evaluate(seen, ".dpnb-charts .widget-html-content > b")
     assert titles[:3] == ["Training loss", "Evaluation loss", "Learning rate"]
     assert titles[5:] == ["Memory", "Evaluation loss by timestep quantile"]
+    assert page.locator(".dpnb-heat rect").count() == 9 * 20
     assert notebook.at_rest(lambda: page.evaluate(seen, "h4")) == [f"Step {step}" for step in range(200, 140, -10)]
     memory = chart_of(page, "Memory").locator("path.line")
     drawn = notebook.at_rest(lambda: memory.evaluate_all("paths => paths.map(path => path.getAttribute('d'))"))

@@ -2,8 +2,9 @@
 
     python stand_in.py launch RUN_DIR BEHAVIOUR [RANKS]   ->   python stand_in.py rank RUN_DIR BEHAVIOUR
 
-The launcher behaves as DeepSpeed's: it dies at once on SIGTERM, and gives 0 when a rank died by a signal. Ranks carry
-LOCAL_RANK, write status.json, and serve save_quit.
+The launcher behaves as DeepSpeed's: it dies at once on SIGTERM, looks after its ranks now and then, and when one ended
+badly asks the others to end and waits for them; it gives 0 when a rank died by a signal. Ranks carry LOCAL_RANK, write
+status.json, and serve save_quit.
 
     train      until told to stop: then saves for `SAVE_SECONDS`, writes phase done and "stopped", exits 0
     stubborn   passes over SIGTERM and save_quit
@@ -11,6 +12,7 @@ LOCAL_RANK, write status.json, and serve save_quit.
     fail       phase failed, exit 3
     mute       exit 0 without a word
     quiet      as train, but never writes a status
+    late       finish, but rank 0 goes on saving for `LATE_SECONDS` after the others have ended
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from pathlib import Path
 from dpnb.runs.rundir import RunDir, Status
 
 SAVE_SECONDS = 0.3
+LATE_SECONDS = 4.0
+LOOK_SECONDS = 0.3
+PATIENCE_SECONDS = 30
 
 
 def launch(run_dir: str, behaviour: str, count: int) -> int:
@@ -32,8 +37,21 @@ def launch(run_dir: str, behaviour: str, count: int) -> int:
     ranks = [
         subprocess.Popen(command, env=os.environ | {"LOCAL_RANK": str(rank)}) for rank, command in enumerate(commands)
     ]
-    codes = [rank.wait() for rank in ranks]
-    return max(codes) if max(codes) > 0 else 0
+    codes: list[int | None] = [None]
+    while None in codes:
+        codes = [rank.poll() for rank in ranks]
+        if any(codes):
+            for rank in ranks:
+                rank.terminate()
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while time.monotonic() < deadline and any(rank.poll() is None for rank in ranks):
+                time.sleep(LOOK_SECONDS)
+            for rank in ranks:
+                rank.kill()
+            codes = [rank.wait() for rank in ranks]
+        time.sleep(LOOK_SECONDS)
+    worst = max(code or 0 for code in codes)
+    return worst if worst > 0 else 0
 
 
 def rank(run: RunDir, behaviour: str) -> int:
@@ -43,9 +61,12 @@ def rank(run: RunDir, behaviour: str) -> int:
     first = os.environ["LOCAL_RANK"] == "0" and behaviour != "quiet"
     if behaviour == "mute":
         return 0
-    if behaviour in ("finish", "fail"):
-        run.write_status(Status("done" if behaviour == "finish" else "failed", 5, 5, last_error="it broke"))
-        return 0 if behaviour == "finish" else 3
+    if behaviour == "late" and first:
+        run.write_status(Status("saving", 5, 5))
+        time.sleep(LATE_SECONDS)
+    if behaviour in ("finish", "fail", "late"):
+        run.write_status(Status("failed" if behaviour == "fail" else "done", 5, 5, last_error="it broke"))
+        return 3 if behaviour == "fail" else 0
     step = 0
     while behaviour == "stubborn" or not (signals or run.request_file("save_quit").exists()):
         step += 1

@@ -1,18 +1,23 @@
 """Bucket arithmetic against known values of diffusion-pipe, and plans against their own sums."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpnb.dataset.batch import Batch
 from dpnb.dataset.bucket import (
     Size,
+    TwoBatches,
     areas_px,
     aspect_ratios,
     clip_length,
+    deal,
     nearest_ratio,
     plan,
     round_to,
@@ -20,8 +25,10 @@ from dpnb.dataset.bucket import (
     size_bucket,
 )
 from dpnb.dataset.scan import Row, without
+from dpnb.dataset.video import retimed_frames
 from dpnb.errors import ConfigError, DatasetError
-from dpnb.schema.dataset import Dataset, Directory, DirectorySettings
+from dpnb.schema import AdamW, FluxModel, Training, WanModel
+from dpnb.schema.dataset import Dataset, Directory, DirectorySettings, settings_of
 from dpnb.schema.families.base import FamilyFacts
 from dpnb.schema.model import FACTS
 
@@ -31,6 +38,17 @@ VIDEO = FamilyFacts(title="Video", rounding_px=32, video=True, frames_per_latent
 
 def row(name: str, width=512, height=512, captions=("x",), **keys) -> Row:
     return Row(Path(name), width_px=width, height_px=height, captions=captions, **keys)
+
+
+def small_training(**keys) -> Training:
+    values = {
+        "output_dir": "runs",
+        "dataset": "d.toml",
+        "epochs": 1,
+        "save_every_n_epochs": 1,
+        "optimizer": AdamW(lr=1),
+    }
+    return Training(**values | {"micro_batch_size_per_gpu": 4} | keys)
 
 
 def rows(count: int, **keys) -> list[Row]:
@@ -89,6 +107,72 @@ def test_nearest_ratio_ties_go_to_the_smaller():
 )
 def test_clip_length(frames, lengths, length):
     assert clip_length(frames, lengths) == length
+
+
+def test_a_video_never_becomes_a_picture():
+    assert clip_length(1, [1, 33], video=True) is None
+    assert clip_length(0, [1, 33], video=True) is None
+    assert size_bucket(512, 512, 1, [Size(512, 512, 1)], video=True) is None
+    still = row("a.mp4", frames=1, fps=30.0)
+    made = plan([row("b"), still], dataset(frame_buckets=[1, 3]), VIDEO)
+    reason = "a clip of 0 frames at 16 fps (it has 1 at 30): add a shorter one"
+    assert made.rows[1].reason == f"no bucket of its aspect ratio is short enough for {reason}"
+    # Three frames are cut to one by this family: that is no clip either.
+    three = plan([row("b"), row("a.mp4", frames=3)], dataset(frame_buckets=[1, 3]), VIDEO)
+    assert three.rows[1].cause == "no_bucket"
+
+
+def test_a_video_is_dealt_out_by_its_frames_at_the_rate_of_the_family():
+    film = row("a.mp4", frames=124, fps=30.0)  # 66 frames at 16 fps
+    made = plan([film], dataset(frame_buckets=[1, 33, 65, 69]), VIDEO)
+    assert [str(b.size) for b in made.buckets] == ["512x512x65"]
+    # A bucket that the family cuts down is still chosen by the length that is written, as upstream.
+    uneven = dataset(frame_buckets=[1, 33, 68])
+    assert [str(b.size) for b in plan([film], uneven, VIDEO).buckets] == ["512x512x33"]
+    assert [str(b.size) for b in plan([replace(film, frames=140)], uneven, VIDEO).buckets] == ["512x512x65"]
+
+
+def test_videos_of_a_family_of_pictures():
+    made = plan([row("a"), row("b.mp4", frames=40)], dataset(frame_buckets=[1, 33]), FLUX)
+    assert made.rows[1].reason == f"a video: {FLUX.title} is trained on pictures alone"
+    assert (made.rows[1].cause, made.rows[1].by_plan) == ("video", True)
+
+
+def test_clips_and_pictures_have_batches_of_their_own():
+    films = [row(f"{i}.mp4", frames=40) for i in range(4)]
+    both = TwoBatches(clips=2, pictures=[[256, 8], [512, 3]])
+    made = plan([*rows(6), *films], dataset(frame_buckets=[1, 33]), VIDEO, micro_batch=both)
+    assert [(b.size.frames, b.micro_batch_size, b.batches) for b in made.buckets] == [(1, 3, 2), (33, 2, 2)]
+    assert str(TwoBatches(2, 8)) == "2 clips or 8 pictures"
+
+
+def test_batches_of_a_training():
+    wan = small_training(model=WanModel(ckpt_path="wan"))
+    assert Batch.of(wan) == (4, 1, 1)
+    assert Batch.of_evaluation(wan) == (4, 1, 1)
+    both = wan.model_copy(update={"image_micro_batch_size_per_gpu": 8})
+    assert Batch.of(both).micro_batch == TwoBatches(4, 8)
+    assert Batch.of_evaluation(both).micro_batch == TwoBatches(4, 8)
+    own = both.model_copy(update={"eval_micro_batch_size_per_gpu": 2})
+    assert Batch.of_evaluation(own).micro_batch == 2
+    flux = small_training(model=FluxModel(diffusers_path="x"), image_micro_batch_size_per_gpu=8)
+    assert Batch.of(flux).micro_batch == 8
+
+
+def test_a_bucket_smaller_than_the_batch_with_a_smaller_batch():
+    ratios = {"enable_ar_bucket": True, "ar_buckets": [1.0, 2.0], "drop_last": False}
+    some = [*rows(9), *[row(f"wide{i}.png", 1000, 500) for i in range(3)]]
+    made = plan(some, dataset(**ratios), FLUX, micro_batch=4, gradient_accumulation_steps=1)
+    assert [(b.micro_batch_size, b.global_batch_size, b.batches, b.dropped) for b in made.buckets] == [
+        (4, 4, 2, 1),
+        (3, 3, 1, 0),
+    ]
+    assert (made.warnings, [r for r in made.rows if not r.used]) == ((), [])
+    two = plan(some, dataset(**ratios), FLUX, micro_batch=4, data_parallel=2)
+    assert [(b.micro_batch_size, b.batches, b.dropped) for b in two.buckets] == [(4, 1, 1), (1, 1, 1)]
+    # Every GPU needs an example.
+    four = plan(some, dataset(**ratios), FLUX, micro_batch=4, data_parallel=4)
+    assert four.warnings[0].startswith("bucket 720x368 (aspect ratio 2.0) has 3 examples, fewer than one global batch")
 
 
 def test_size_bucket_is_nearest_ratio_then_longest():
@@ -267,3 +351,138 @@ def test_plan_adds_up(sizes, repeats, micro, accumulation, rounding):
         assert bucket.size.width_px % rounding == bucket.size.height_px % rounding == 0
     trained = {e.row for b in made.buckets if b.batches for e in b.examples}
     assert [r.used for r in made.rows] == [i in trained for i in range(len(some))]
+
+
+# --- against the rules of diffusion-pipe, written down a second time -------------------------------------------------
+
+
+def upstream_buckets(file: Row, keys: DirectorySettings, facts: FamilyFacts) -> list[tuple]:
+    """(aspect ratio or None, width, height, frames) of each bucket of a file, by the rules as they are described."""
+    rounded = lambda value: round(value / facts.rounding_px) * facts.rounding_px  # noqa: E731
+    cut = lambda frames: max(1, (frames - 1) // facts.frames_per_latent * facts.frames_per_latent + 1)  # noqa: E731
+    frames = int(file.frames * facts.fps / file.fps) if file.fps else 1
+    if keys.size_buckets is not None:
+        ratios = np.array([round(w / h, 3) for w, h, _ in keys.size_buckets])
+        distances = np.abs(np.log(file.width_px / file.height_px) - np.log(np.unique(ratios)))
+        nearest = np.unique(ratios)[np.argmin(distances)]
+        fitting = [
+            s for s, ratio in zip(keys.size_buckets, ratios, strict=True) if ratio == nearest and s[2] <= frames
+        ]
+        fitting = [s for s in fitting if s[2] > 1 or not file.fps]
+        if not fitting:
+            return []
+        (width, height, length) = max(fitting, key=lambda s: s[2])
+        return [(None, rounded(width), rounded(height), cut(length))]
+    if not keys.enable_ar_bucket:
+        ratios = np.array([1.0])
+    elif keys.ar_buckets is not None:
+        ratios = np.array([r[0] / r[1] if isinstance(r, list) else r for r in keys.ar_buckets])
+    else:
+        ratios = np.geomspace(keys.min_ar, keys.max_ar, num=keys.num_ar_buckets)
+    ratios = np.unique(np.round(ratios, 3))
+    ratio = ratios[np.argmin(np.abs(np.log(file.width_px / file.height_px) - np.log(ratios)))]
+    length = max((length for length in {1, *keys.frame_buckets} if length <= frames), default=1)
+    if file.fps and cut(length) == 1:
+        return []
+    found = []
+    for side in keys.resolutions:
+        area = side[0] * side[1] if isinstance(side, list) else round(side, 3) ** 2
+        width = math.sqrt(area * ratio)
+        found.append((float(ratio), rounded(width), rounded(area / width), cut(length)))
+    return list(dict.fromkeys(found))
+
+
+_RATIOS = st.one_of(
+    st.just({}),
+    st.builds(
+        lambda low, more, count: {
+            "enable_ar_bucket": True,
+            "min_ar": low,
+            "max_ar": low * more,
+            "num_ar_buckets": count,
+        },
+        st.floats(0.2, 1.5),
+        st.floats(1.0, 5.0),
+        st.integers(1, 12),
+    ),
+    st.builds(
+        lambda ratios: {"enable_ar_bucket": True, "ar_buckets": ratios},
+        st.one_of(
+            st.lists(st.floats(0.2, 5.0), min_size=1, max_size=6),
+            st.lists(st.lists(st.integers(100, 2000), min_size=2, max_size=2), min_size=1, max_size=6),
+        ),
+    ),
+)
+_RESOLUTIONS = st.one_of(
+    st.lists(st.sampled_from([256, 512, 640.5, 768, 1024]), min_size=1, max_size=3, unique=True),
+    st.lists(st.sampled_from([[1280, 720], [512, 512], [832, 480]]), min_size=1, max_size=2, unique_by=tuple),
+)
+_LENGTHS = st.lists(st.sampled_from([1, 5, 17, 33, 35, 65, 81]), max_size=4)
+_EXACT = st.lists(
+    st.tuples(st.integers(64, 1500), st.integers(64, 1500), st.sampled_from([1, 17, 33])).map(list),
+    min_size=1,
+    max_size=6,
+    unique_by=(lambda s: (round(s[0] / s[1], 3), s[2]),),
+)
+_KEYS = st.one_of(
+    st.builds(lambda r, a, f: {"resolutions": r, "frame_buckets": f} | a, _RESOLUTIONS, _RATIOS, _LENGTHS),
+    st.builds(lambda sizes: {"size_buckets": sizes, "resolutions": None}, _EXACT),
+)
+_FILES = st.lists(
+    st.builds(
+        lambda w, h, clip, n: {"width": w, "height": h, "captions": tuple(map(str, range(n)))} | (clip or {}),
+        st.integers(16, 4000),
+        st.integers(16, 4000),
+        st.one_of(
+            st.none(),
+            st.builds(
+                lambda n, fps: {"frames": n, "fps": fps},
+                st.integers(1, 300),
+                st.sampled_from([8.0, 24.0, 30000 / 1001]),
+            ),
+        ),
+        st.integers(1, 3),
+    ),
+    min_size=1,
+    max_size=15,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    files=_FILES,
+    keys=_KEYS,
+    repeats=st.sampled_from([0.3, 1, 1.5, 2]),
+    micro=st.integers(1, 4),
+    rounding=st.sampled_from([16, 32]),
+)
+def test_buckets_are_those_of_diffusion_pipe(files, keys, repeats, micro, rounding):
+    facts = replace(VIDEO, rounding_px=rounding)
+    config = dataset(num_repeats=repeats, **keys)
+    own = settings_of(config, config.directory[0])
+    some = [row(f"{i}", **file) for i, file in enumerate(files)]
+    made = deal(some, config, facts, micro_batch=micro)
+    expected: dict[tuple, list[int]] = {}
+    for index, file in enumerate(some):
+        for key in upstream_buckets(file, own, facts):
+            expected.setdefault(key, []).append(index)
+    assert {(b.ar, *b.size): list(b.rows) for b in made.buckets} == expected
+    # Every file is in a bucket for each resolution, or in the report with a reason.
+    in_buckets = {index for bucket in made.buckets for index in bucket.rows}
+    for index, done in enumerate(made.rows):
+        assert (index in in_buckets) == (done.cause != "no_bucket")
+        assert done.used == (not done.reason)
+        assert done.used == any(e.row == index for b in made.buckets if b.batches for e in b.examples)
+    for bucket in made.buckets:
+        entries = sum(len(some[i].captions) for i in bucket.rows)
+        assert len(bucket.examples) == int(entries * repeats)
+        assert bucket.batches == len(bucket.examples) // micro
+        counted = Counter(bucket.examples)
+        assert not counted or max(counted.values()) - min(counted.values()) <= 1
+    kept = deal(some, config.model_copy(update={"drop_last": False}), facts, micro_batch=micro)
+    assert all(bucket.batches for bucket in kept.buckets if bucket.examples)
+
+
+@given(frames=st.integers(1, 500), fps=st.sampled_from([8.0, 23.976, 24.0, 25.0, 29.97, 30.0, 59.94, 60.0]))
+def test_frames_at_another_rate_are_counted_as_upstream_counts_them(frames, fps):
+    assert retimed_frames(frames, fps, 16) == int(frames * 16 / fps)

@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpnb.dataset.captions import (
+    TAG_VARIANTS,
     final_captions,
     folder_captions,
     read_captions_json,
     read_text,
     shuffled,
+    thinned,
     with_trigger,
 )
 from dpnb.errors import DatasetError
@@ -124,3 +126,47 @@ def test_shuffle_keeps_the_tags_and_repeats_itself(caption, variant, delimiter):
     once = shuffled(caption, delimiter, variant)
     assert sorted(once.split(delimiter)) == sorted(caption.split(delimiter))
     assert shuffled(caption, delimiter, variant) == once
+
+
+def test_first_tags_stay_in_front():
+    caption = ", ".join("abcdefgh")
+    orders = {shuffled(caption, ", ", variant, 2) for variant in range(5)}
+    assert all(order.startswith("a, b, ") for order in orders)
+    assert len(orders) == 5
+    assert shuffled(caption, ", ", 0, 99) == caption
+    assert final_captions([caption], DirectorySettings(cache_shuffle_num=1, keep_first_tags=3))[0][:7] == "a, b, c"
+
+
+def test_tags_are_left_out_in_a_few_variants():
+    caption = ", ".join(f"tag{i}" for i in range(40))
+    asked = DirectorySettings(tag_dropout=0.3)
+    variants = thinned(caption, asked)
+    assert len(set(variants)) == len(variants) == TAG_VARIANTS
+    assert variants == thinned(caption, asked), "the same texts again: their embeddings are in the cache"
+    for variant in variants:
+        kept = variant.split(", ")
+        assert kept == [tag for tag in caption.split(", ") if tag in kept], "in their order"
+        assert 18 <= len(kept) <= 37
+    assert thinned(caption, DirectorySettings()) == (caption,)
+    assert thinned("", asked) == ("",)
+
+
+def test_what_is_never_left_out():
+    asked = DirectorySettings(
+        tag_dropout=0.95, keep_first_tags=1, caption_prefix="art, ", trigger_word="ohwx", cache_shuffle_delimiter=", "
+    )
+    caption = final_captions(["first, b, c, an ohwx there, d"], asked)[0]
+    assert all(v.startswith("art, first") and "an ohwx there" in v for v in thinned(caption, asked))
+    in_front = final_captions(["first, b, c"], asked)[0]
+    assert in_front == "art, ohwx, first, b, c"
+    assert all(v.startswith("art, ohwx, first") for v in thinned(in_front, asked)), "the word in front does not count"
+    everything = DirectorySettings(tag_dropout=0.999)
+    assert all(v in ("a", "b", "c") for v in thinned("a, b, c", everything)), "one tag stays"
+
+
+def test_a_higher_share_leaves_out_more_of_the_same():
+    caption = ", ".join(f"tag{i}" for i in range(20))
+    for few, many in zip(
+        *(thinned(caption, DirectorySettings(tag_dropout=share)) for share in (0.2, 0.6)), strict=True
+    ):
+        assert set(many.split(", ")) < set(few.split(", "))

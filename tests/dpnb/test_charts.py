@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from ipywidgets.widgets.widget import _instances as live_widgets
 
-from dpnb.runs.events import Points
+from dpnb.runs.events import MAX_POINTS, Points, thin
 from dpnb.widgets import charts as module
+from dpnb.widgets.across import Across
 from dpnb.widgets.charts import (
     COLOURS,
     LINGER_SECONDS,
-    MAX_POINTS,
     REST_SECONDS,
+    Flags,
     LineChart,
     decades,
     drawable,
     round_ticks,
-    thin,
 )
 
 
@@ -244,3 +244,49 @@ def test_closing_leaves_no_widget_behind(monkeypatch: pytest.MonkeyPatch) -> Non
     made.set_zoom(True)
     made.close()
     assert len(live_widgets) == before
+
+
+def test_flags_are_lines_from_bottom_to_top(chart: LineChart) -> None:
+    chart.add("train", points([1.0, 2.0, 3.0]))
+    chart.set_flags([Flags("<saved>", "#123456", (2.0, 3.0))])
+    chart.draw()
+    figure, (_, flags) = chart._figure, chart._figure.marks
+    assert flags.x.tolist() == [2, 2, 2, 3, 3, 3]
+    assert np.isnan(flags.y).tolist() == [True, False, False] * 2
+    assert flags.y[-1] == 1, "bqplot places a label by the last point"
+    assert "&lt;saved&gt; 2" in chart._head.value
+    chart.set_flags([Flags("warning", "#654321", (1.0,))])
+    chart.draw()
+    assert chart._figure is figure
+    assert [mark.visible for mark in figure.marks] == [True, False, True]
+    assert "saved" not in chart._head.value
+    chart.set_flags([Flags("warning", "#654321", (1.0,))])
+    assert not chart._stale
+
+
+def test_zoom_and_brush_take_turns(chart: LineChart) -> None:
+    told: list[object] = []
+    chart.brushed = told.append
+    chart.set_hand("brush")  # before there is a figure
+    chart.add("train", points([1.0, 2.0, 3.0]))
+    chart.draw()
+    brush = chart._figure.interaction
+    brush.selected = np.array([2.5, 1.5])
+    assert told == [(1.5, 2.5)]
+    assert chart.logged_within("train", 1.5, 2.5) == (2, 2)
+    assert chart.logged_within("train", 1.4, 1.6) is None
+    brush.selected = None
+    chart.set_zoom(True)
+    assert type(chart._figure.interaction).__name__ == "PanZoom"
+    assert told == [(1.5, 2.5), None, None]
+    chart.set_hand("")
+    assert chart._figure.interaction is None
+
+
+def test_another_axis_moves_the_points(chart: LineChart) -> None:
+    chart.add("train", points([1.0, 2.0, 3.0]))
+    chart.set_across("train", Across("examples", 4.0))
+    chart.draw()
+    assert chart._figure.marks[0].x.tolist() == [4, 8, 12]
+    chart.set_across("train", Across("examples", 4.0))
+    assert not chart._stale

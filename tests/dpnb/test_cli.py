@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,7 +18,9 @@ from dpnb.cli import main
 from dpnb.errors import LaunchError
 from dpnb.runs import progress, session
 from dpnb.runs.process import Run
+from dpnb.runs.progress import Countdown
 from dpnb.runs.rundir import ProcessInfo, RunDir, Status
+from dpnb.runs.stopping import StopStep
 
 TINY = Path(__file__).parents[2] / "trainer" / "tiny" / "flux"
 
@@ -99,7 +102,12 @@ def test_launch_without_wait_prints_where_it_is(stage, monkeypatch, capsys):
     monkeypatch.setattr("dpnb.runs.launch.launch", lambda file, **options: asked.update(options) or run)
     assert main(["launch", "x.toml", "--num-gpus", "2", "--resume"]) == 0
     assert capsys.readouterr().out == f"{run.path}\n"
-    assert asked == {"num_gpus": 2, "resume": True}
+    assert (asked["num_gpus"], asked["resume"], asked["backend"], asked["slurm"]) == (2, True, "trainer", False)
+    options = ["--hostfile", "h", "--backend", "diffusion-pipe", "--path", "dp"]
+    assert main(["launch", "x.toml", *options]) == 0
+    assert (asked["hostfile"], asked["backend"], asked["checkout"]) == (Path("h"), "diffusion-pipe", Path("dp"))
+    assert main(["launch", "x.toml", "--path", "dp"]) == 1
+    assert "--path names a checkout of diffusion-pipe: add --backend diffusion-pipe" in capsys.readouterr().err
 
 
 # --- runs, status, logs ----------------------------------------------------------------------------------------------
@@ -284,3 +292,82 @@ def test_demo_results_are_pictures_and_paths(tmp_path):
     assert [line.split()[0] for line in lines] == ["LoRA", "contact", "loss", "run"]
     assert Image.open(tmp_path / "contact-sheet.png").size[0] > 192
     assert Image.open(tmp_path / "loss.png").size == (900, 480)
+
+
+# --- stopping, triage and the queue ----------------------------------------------------------------------------------
+
+
+def test_stop_counts_down_and_says_what_was_saved(stage, capsys):
+    run = stage.start("train")
+    assert session.wait_until(lambda: run.status.step > 0, 10)
+    assert main(["stop", str(run.path)]) == 0
+    first, second, third, fourth = capsys.readouterr().out.splitlines()
+    assert first == f"stopping {run.path}"
+    assert re.fullmatch(r"saving; SIGTERM in (10 min 00 s|9 min \d\d s)", second)
+    assert re.fullmatch(r"stopped; saved: step\d+", third)
+    assert fourth.startswith("stopped at step")
+    assert main(["stop", str(run.path)]) == 0
+    assert capsys.readouterr().out == f"{run.path} has ended already: stopped\n"
+
+
+def test_a_countdown_on_a_terminal_is_one_line():
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    countdown = Countdown(screen)
+    for step in (StopStep("save", 9.0), StopStep("save", 8.0), StopStep(None, state="stopped")):
+        countdown.show(step)
+    assert screen.getvalue().count("\n") == 1
+    assert screen.getvalue().split("\r\x1b[K")[1:] == [
+        "saving; SIGTERM in 9 s",
+        "saving; SIGTERM in 8 s",
+        "stopped; nothing was saved\n",
+    ]
+
+
+def test_status_says_why_a_run_failed(stage, capsys):
+    run = stage.start("fail", up=False)
+    assert run.wait(20) == 3
+    with run.directory.console_log.open("a") as log:
+        log.write("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.25 GiB\n")
+    assert main(["status", str(run.path)]) == 0
+    out = capsys.readouterr().out
+    assert "failed at step 5: it broke" in out
+    assert "why: the GPU ran out of memory\n  seen: torch.OutOfMemoryError: CUDA out of memory." in out
+    assert main(["status", str(run.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["triage"]["cause"] == "GPU memory"
+
+
+def test_status_of_a_lost_rank_and_of_a_silent_run(stage, capsys, monkeypatch):
+    run = stage.start("stubborn")
+    monkeypatch.setattr("dpnb.runs.progress.SILENCE_SECONDS", -1.0)
+    assert main(["status", str(run.path)]) == 0
+    assert "no sign of life for 0 s" in capsys.readouterr().out
+    time.sleep(1.2)
+    stage.ranks(run)[0].kill()
+    assert run.wait(20) == 1
+    assert main(["status", str(run.path)]) == 0
+    out = capsys.readouterr().out
+    assert "rank 0 was killed by SIGKILL" in out
+    assert "why: rank 0 was killed by SIGKILL, and not by dpnb" in out
+
+
+def test_queue_from_a_shell(tmp_path, monkeypatch, capsys):
+    from dpnb.runs.queue import Queue
+
+    monkeypatch.setattr(Queue, "start", lambda self: None)
+    monkeypatch.setattr("dpnb.runs.launch.load_config", lambda *_: None)
+    folder = ["--folder", str(tmp_path / "q")]
+    assert main(["queue", "list", *folder]) == 0
+    assert capsys.readouterr().out == "the queue is empty\n"
+    assert main(["queue", "add", "a.toml", "b.toml", "--gpus", "0,1", *folder]) == 0
+    assert main(["queue", "move", "2", "1", *folder]) == 0
+    capsys.readouterr()
+    assert main(["queue", "cancel", "1", *folder]) == 0
+    rows = [row.split()[:3] for row in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [["2", "waiting", "0,1"], ["1", "cancelled", "0,1"]]
+    assert main(["queue", "move", "1", "1", *folder]) == 1
+    assert "only one that waits can be moved" in capsys.readouterr().err
+    assert main(["queue", "start", *folder]) == 0

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from dpnb import toml
+from dpnb.dataset import dryrun as dryrun_module
 from dpnb.dataset.batch import Batch
-from dpnb.dataset.bucket import plan
+from dpnb.dataset.bucket import deal, plan
 from dpnb.dataset.crop import decode, fit, kept_box
 from dpnb.dataset.dryrun import CAUSES, DryRun, dry_run, kept_share
 from dpnb.dataset.mends import Mend, findings
@@ -23,6 +24,7 @@ from dpnb.errors import DatasetError
 from dpnb.schema import FACTS, AdamW, Dataset, Directory, FluxModel, Training
 from dpnb.schema.dataset import with_trigger_word
 from dpnb.schema.families.base import FamilyFacts
+from tests.dpnb.filmed import film
 
 FLUX = FACTS["flux"]
 VIDEO = FamilyFacts(title="Video", rounding_px=32, video=True, frames_per_latent=4, fps=16)
@@ -69,8 +71,6 @@ def row(name: str, width: int = 64, height: int = 64, **keys: Any) -> Row:
 
 
 def made_of(rows: list[Row], config: Dataset, facts: FamilyFacts = FLUX, **batch: int) -> DryRun:
-    from dpnb.dataset.bucket import deal
-
     return DryRun(config, facts, deal(rows, config, facts, **batch))
 
 
@@ -241,6 +241,84 @@ def test_a_draft_is_smaller_and_shows_the_same(tmp_path: Path) -> None:
     assert decode((tmp_path / "a.png").read_bytes(), draft_px=20).size == (300, 200)
 
 
+def test_captions_of_a_table_and_masks_count_too(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.png", caption=None)
+    (tmp_path / "table.csv").write_text("image,text\na.png,from the table\nb.png,this too\n")
+    (tmp_path / "masks").mkdir()
+    picture(tmp_path / "masks" / "b.png", (32, 32), caption=None)
+    own = {"metadata_file": str(tmp_path / "table.csv"), "mask_path": str(tmp_path / "masks")}
+    run = dry_run(dataset(tmp_path, own=own), FLUX)
+    rows = {row.path.name: row for row in run.rows if row.path.suffix == ".png"}
+    assert rows["a.png"].captions == ("from the table",)
+    assert "is 32 x 32 px, and the picture 64 x 64" in rows["b.png"].reason
+
+
+# --- videos ----------------------------------------------------------------------------------------------------------
+
+
+def test_it_shows_what_is_done_to_each_video(tmp_path: Path) -> None:
+    film(tmp_path / "long.mp4", frames=60, fps=30)
+    film(tmp_path / "short.mkv", frames=9, fps=30)
+    film(tmp_path / "same.avi", frames=9, fps=16)
+    for name in ("long", "short", "same"):
+        (tmp_path / f"{name}.txt").write_text("a clip")
+    picture(tmp_path / "still.png")
+    config = dataset(tmp_path, frame_buckets=[1, 5, 9, 33])
+    run = dry_run(config, VIDEO)
+    assert (run.pictures, run.clips, run.errors) == (1, 2, ())
+    assert [(str(b.size), [run.rows[i].path.name for i in b.rows]) for b in run.plan.buckets] == [
+        ("64x64", ["still.png"]),
+        ("64x64x9", ["long.mp4", "same.avi"]),
+    ]
+    assert run.notes == (
+        f"{tmp_path / 'long.mp4'}: 60 frames at 30 fps become 32 at 16 fps; 9 are trained "
+        "(0.56 s, from 0.00 s on); 23 are not used",
+        f"{tmp_path / 'same.avi'}: 9 frames at 16 fps; 9 are trained (0.56 s, from 0.00 s on)",
+    )
+    assert run.left_out["no_bucket"][0].reason == (
+        "no bucket of its aspect ratio is short enough for a clip of 4 frames at 16 fps (it has 9 at 30): add a "
+        "shorter one"
+    )
+    files = {Path(entry["path"]).name: entry for entry in run.to_json()["files"]}
+    assert (files["long.mp4"]["fps"], files["long.mp4"]["seconds"], files["long.mp4"]["frames"]) == (30.0, 2.0, 60)
+    assert files["long.mp4"]["clips"] == [
+        {
+            "retimed_frames": 32,
+            "fps": 16,
+            "frames": 9,
+            "start_seconds": [0.0],
+            "seconds": 0.562,
+            "unused_frames": 23,
+        }
+    ]
+    assert "clips" not in files["still.png"]
+    middle = dry_run(config, VIDEO, clip_mode="single_middle")
+    assert [clips.starts for clips in middle.videos[0]] == [(11,)]
+    every = dry_run(config, VIDEO, clip_mode="multiple_overlapping")
+    assert [(clips.starts, clips.unused) for clips in every.videos[0]] == [((0, 7, 15, 23), 0)]
+    assert every.notes[0].endswith("become 32 at 16 fps; 4 clips of 9 are trained (0.56 s each)")
+
+
+def test_videos_of_a_family_of_pictures(tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4")
+    (tmp_path / "a.txt").write_text("a clip")
+    picture(tmp_path / "b.png")
+    run = dry_run(dataset(tmp_path), FLUX)
+    assert [row.reason for row in run.left_out["video"]] == [f"a video: {FLUX.title} is trained on pictures alone"]
+    assert (run.pictures, run.clips, run.errors) == (1, 0, ())
+    assert deal(run.rows, run.dataset, VIDEO).rows[0].cause == "no_bucket", "another plan looks at it again"
+
+
+def test_of_many_videos_the_first_are_told_of() -> None:
+    config = Dataset(resolutions=[64], frame_buckets=[1, 5], directory=[Directory(path="a")])
+    rows = [row(f"{i}.mp4", frames=5, fps=16.0) for i in range(23)]
+    made = DryRun(config, VIDEO, deal(rows, config, VIDEO))
+    lines = list(dryrun_module._of_videos(made))
+    assert lines[19] == "19.mp4: 5 frames at 16 fps; 5 are trained (0.31 s, from 0.00 s on)"
+    assert lines[20:] == ["3 more videos are re-timed and cut in the same way (--json has them all)"]
+
+
 # --- mends -----------------------------------------------------------------------------------------------------------
 
 
@@ -266,10 +344,13 @@ def test_a_bucket_smaller_than_the_batch() -> None:
     assert found.mends == (
         Mend("Lower the batch to 1", ("micro_batch_size_per_gpu",), 1, "training"),
         Mend("num_repeats = 3 for few", ("directory", 1, "num_repeats"), 3),
+        Mend("Train the small buckets too", ("drop_last",), False),
     )
     assert not made_of(rows, apply(config, found.mends[1]), micro_batch=8).vanished
     assert not made_of(rows, config, micro_batch=1, gradient_accumulation_steps=2).vanished
-    assert [mend.file for mend in findings(run)[0].mends] == ["dataset"], "nothing of a training that is not there"
+    kept = made_of(rows, apply(config, found.mends[2]), **Batch.of(asked)._asdict())
+    assert not kept.vanished
+    assert [mend.file for mend in findings(run)[0].mends] == ["dataset"] * 2, "nothing of a training that is not there"
 
 
 def test_less_accumulation_where_a_smaller_batch_is_not_enough() -> None:
@@ -290,7 +371,7 @@ def test_many_small_buckets_are_one_finding() -> None:
     (found,) = findings(made_of(rows, config, micro_batch=30))
     assert found.words.startswith("8 buckets hold less than one global batch and are not trained (25 files): ")
     assert found.words.endswith(" and 5 more.")
-    assert [mend.words for mend in found.mends] == ["num_repeats = 30 for a"]
+    assert [mend.words for mend in found.mends] == ["num_repeats = 30 for a", "Train the small buckets too"]
 
 
 def test_clips_shorter_than_every_bucket() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,22 +10,12 @@ from typing import Any
 import pytest
 from ipywidgets import Widget
 from ipywidgets.widgets.widget import _instances as live_widgets
+from PIL import Image
 
 from dpnb.widgets import gallery as module
-from dpnb.widgets.gallery import MOST_STEPS, ONE, STEPS_PER_PAGE, Gallery, caption_html
+from dpnb.widgets.gallery import MOST_STEPS, ONE, STEPS_PER_PAGE, TWO, Gallery, caption_html
+from tests.dpnb.growing import growing_run
 from tests.dpnb.waiting import until
-
-
-def _growing_run() -> Any:
-    """tests/browser/growing_run.py, which writes runs without a trainer."""
-    path = Path(__file__).parents[1] / "browser" / "growing_run.py"
-    spec = importlib.util.spec_from_file_location("growing_run", path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-growing_run = _growing_run()
 
 
 @pytest.fixture(autouse=True)
@@ -279,3 +268,57 @@ def test_closing_leaves_no_widget_behind(growing: Any) -> None:
 def test_a_gallery_displays_itself(gallery: Gallery) -> None:
     assert "application/vnd.jupyter.widget-view+json" in gallery._repr_mimebundle_()
     assert repr(gallery) == "Gallery('20260101_00-00-00', 0 pictures)"
+
+
+def test_two_steps_stand_one_above_the_other(growing: Any, gallery: Gallery) -> None:
+    for step in (0, 10, 20):
+        growing.pictures(step)
+    until(lambda: shows(gallery, 12))
+    gallery._view.value = TWO
+    assert shown_steps(gallery) == ["<h4>Step 20</h4>", "<h4>Step 0</h4>"]
+    assert not hidden(gallery._second)
+    gallery._second.value = 10
+    assert shown_steps(gallery) == ["<h4>Step 20</h4>", "<h4>Step 10</h4>"]
+    growing.pictures(30)
+    until(lambda: shown_steps(gallery) == ["<h4>Step 30</h4>", "<h4>Step 10</h4>"])
+    gallery._second.value = 30
+    assert shown_steps(gallery) == ["<h4>Step 30</h4>"]
+    gallery._view.value = ONE
+    assert hidden(gallery._second)
+
+
+def test_a_range_of_steps_is_shown_alone(growing: Any, gallery: Gallery) -> None:
+    for step in range(0, 60, 10):
+        growing.pictures(step, growing_run.PROMPTS[:1])
+    until(lambda: shows(gallery, 6))
+    gallery.show_steps((15, 35))
+    assert shown_steps(gallery) == ["<h4>Step 30</h4>", "<h4>Step 20</h4>"]
+    assert "steps 15 to 35 are selected; shown: 2 steps" in gallery._title.value
+    gallery._view.value = ONE
+    assert list(gallery._step.options) == [20, 30]
+    gallery._view.value = module.ALL
+    gallery.show_steps((22, 28))
+    assert shown_steps(gallery) == ["<h4>Step 20</h4>"]  # the last that was drawn before
+    growing.pictures(25, growing_run.PROMPTS[:1])
+    until(lambda: shown_steps(gallery) == ["<h4>Step 25</h4>"])
+    gallery.show_steps(None)
+    assert len(shown_steps(gallery)) == STEPS_PER_PAGE
+
+
+def test_a_contact_sheet_of_what_is_shown_is_saved(growing: Any, gallery: Gallery) -> None:
+    assert hidden(gallery._save)
+    growing.pictures(0)
+    growing.pictures(10)
+    until(lambda: shows(gallery, 8))
+    gallery._view.value = ONE
+    gallery._save.click()
+    one = Image.open(growing.run.path / "contact-sheet.png").size
+    assert "contact-sheet.png" in gallery._saved.value
+    two = Image.open(gallery.save_sheet(growing.run.path / "all.png")).size
+    assert one[0] == two[0]
+    assert one[1] < two[1]
+    for path in growing.run.samples_dir.rglob("*.png"):
+        path.rename(path.with_suffix(".mp4"))
+    until(lambda: {sample.path.suffix for sample in gallery.samples} == {".mp4"})
+    gallery._save.click()
+    assert "no picture among 4 samples" in gallery._saved.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -12,24 +11,16 @@ from typing import Any
 import pytest
 from ipywidgets.widgets.widget import _instances as live_widgets
 
+from dpnb.runs.marks import marks_of
+from dpnb.runs.plots import PLOTS
 from dpnb.runs.process import Run
-from dpnb.runs.rundir import RunDir, Status
+from dpnb.runs.rundir import Mark, RunDir, Status
 from dpnb.widgets import charts
 from dpnb.widgets import monitor as module
-from dpnb.widgets.monitor import PLOTS, Monitor, head_html
+from dpnb.widgets.monitor import ZOOM, Monitor
+from dpnb.widgets.run_head import head_html
+from tests.dpnb.growing import GrowingRun
 from tests.dpnb.waiting import until
-
-
-def _growing_run() -> Any:
-    """tests/browser/growing_run.py, which writes runs without a trainer."""
-    path = Path(__file__).parents[1] / "browser" / "growing_run.py"
-    spec = importlib.util.spec_from_file_location("growing_run", path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-GrowingRun = _growing_run().GrowingRun
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +46,7 @@ def test_it_follows_a_growing_run(growing: Any, monitor: Monitor) -> None:
     until(lambda: "loading" in monitor._head.value)
     for step in range(1, 11):
         growing.step(step)
-    until(lambda: "10 / 40" in monitor._head.value and len(monitor.charts) == 7)
+    until(lambda: "10 / 40" in monitor._head.value and len(monitor._grid.children) == 7)
     assert "running" in monitor._head.value
     assert f"{growing.run.status().loss:.4f}" in monitor._head.value
     growing.step(11)
@@ -72,7 +63,7 @@ def test_it_ends_with_the_run(growing: Any, monitor: Monitor) -> None:
     assert "step3" in monitor._message.value
     # what was written last is there, although the run was over when it was next looked at
     assert monitor.charts["Training loss"]._curves["train/loss"].series.steps[-1] == 3
-    assert all(button.disabled for button in monitor._buttons.values())
+    assert all(button.disabled for button in monitor.controls.buttons.values())
 
 
 def test_a_finished_run_can_still_be_looked_at_closely(growing: Any) -> None:
@@ -87,7 +78,7 @@ def test_a_finished_run_can_still_be_looked_at_closely(growing: Any) -> None:
     assert type(monitor.charts["Learning rate"]._y_scale).__name__ == "LinearScale"
     monitor._smoothing.value = 0.0
     until(lambda: chart.smoothing == 0)
-    monitor._zoom.value = True
+    monitor._hand.value = ZOOM
     until(lambda: chart._figure.interaction is not None)
     until(lambda: not monitor._ticker.thread.is_alive())
     assert all(chart.settled for chart in monitor.charts.values())
@@ -126,7 +117,7 @@ def test_charts_are_only_appended_and_stand_in_order(growing: Any, monitor: Moni
 )
 def test_buttons_put_control_files_there(growing: Any, monitor: Monitor, text: str, file: str) -> None:
     growing.step(1)
-    button = next(b for b in monitor._buttons.values() if b.description == text)
+    button = next(b for b in monitor.controls.buttons.values() if b.description == text)
     button.click()
     assert (growing.run.path / file).exists()
     until(lambda: button.disabled and "next step" in monitor._message.value)
@@ -136,7 +127,7 @@ def test_buttons_put_control_files_there(growing: Any, monitor: Monitor, text: s
 
 def test_stop_asks_for_save_and_stop(growing: Any, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
     growing.step(1)
-    monitor._buttons["save_quit"].click()
+    monitor.controls.buttons["save_quit"].click()
     assert (growing.run.path / "save_quit").exists()
     until(lambda: "Saving and stopping" in monitor._message.value)
 
@@ -144,16 +135,16 @@ def test_stop_asks_for_save_and_stop(growing: Any, monitor: Monitor, monkeypatch
 def test_requests_without_effect_are_not_offered(growing: Any) -> None:
     growing.run.run_toml.write_text("epochs = 1\n[sample]\nprompts = ['x']\n")
     monitor = Monitor(growing.run)
-    assert "dpnb-hidden" in monitor._buttons["evaluate"]._dom_classes
-    assert "dpnb-hidden" not in monitor._buttons["sample"]._dom_classes
+    assert "dpnb-hidden" in monitor.controls.buttons["evaluate"]._dom_classes
+    assert "dpnb-hidden" not in monitor.controls.buttons["sample"]._dom_classes
     monitor.close()
 
 
 def test_the_log_is_escaped_and_progress_bars_are_one_line(growing: Any, monitor: Monitor) -> None:
     growing.run.console_log.write_text("1%\r50%\r100% <b>\nnext\n")
-    until(lambda: "next" in monitor._log.value)
-    assert "100% &lt;b&gt;\nnext" in monitor._log.value
-    assert "50%" not in monitor._log.value
+    until(lambda: "next" in monitor._log.text.value)
+    assert "100% &lt;b&gt;\nnext" in monitor._log.text.value
+    assert "50%" not in monitor._log.text.value
 
 
 def test_a_failed_run_shows_why(growing: Any, monitor: Monitor) -> None:
@@ -162,7 +153,7 @@ def test_a_failed_run_shows_why(growing: Any, monitor: Monitor) -> None:
     growing.run.write_process(growing.process)
     until(lambda: "dpnb-badge-failed" in monitor._head.value)
     assert "CUDA out of &lt;memory&gt;" in monitor._message.value
-    assert monitor._fold.selected_index == 0
+    assert monitor._log.widget.selected_index == 0
 
 
 def test_a_run_whose_processes_vanished_is_dead(growing: Any, monitor: Monitor) -> None:
@@ -194,7 +185,7 @@ def test_closing_ends_the_thread_and_leaves_no_widget_behind(growing: Any) -> No
     monitor = Monitor(growing.run)
     for step in range(1, 11):
         growing.step(step)
-    until(lambda: len(monitor.charts) == 7)
+    until(lambda: len(monitor._grid.children) == 7)
     monitor.close()
     monitor.close()
     until(lambda: not monitor._ticker.thread.is_alive())
@@ -217,7 +208,10 @@ def test_it_costs_little_to_make(growing: Any) -> None:
         ("train/seconds_per_step", "Time per step", "train/seconds_per_step"),
         ("memory/gpu_gib", "Memory", "gpu"),
         ("my set/loss", "Evaluation loss", "my set"),
-        ("my set/loss_quantile_0.10", "Evaluation loss by timestep quantile", "my set 0.10"),
+        ("train/epoch_loss", "Loss by epoch", "train/epoch_loss"),
+        ("train/samples_per_second", "Samples per second", "train/samples_per_second"),
+        ("train/prodigy_d", "Prodigy's d", "train/prodigy_d"),
+        ("train/automagic_avg_lr", "Learning rate", "train/automagic_avg_lr"),
     ],
 )
 def test_each_tag_has_one_chart(tag: str, title: str, curve: str) -> None:
@@ -241,3 +235,71 @@ def test_latest_and_names_are_understood(growing: Any, monkeypatch: pytest.Monke
         monitor = Monitor(what)
         assert monitor.run.path == growing.run.path
         monitor.close()
+
+
+# --- what happened, and what is asked --------------------------------------------------------------------------------
+
+
+def test_marks_stand_on_the_training_loss(growing: Any, monitor: Monitor) -> None:
+    growing.step(5)
+    until(lambda: "Training loss" in monitor.charts)
+    for kind, x in (("saved", 2), ("saved", 4), ("learning rate", 3)):
+        growing.run.add_mark(Mark(kind, x, time.time(), f"<{kind}>"))
+    chart = monitor.charts["Training loss"]
+    until(lambda: chart._figure is not None and len(chart._figure.marks) == 4)  # two curves, two kinds
+    saved = chart._figure.marks[2]
+    assert saved.x.tolist() == [2, 2, 2, 4, 4, 4]
+    assert saved.y[[1, 2, 4, 5]].tolist() == [0, 1, 0, 1]
+    assert "saved 2" in chart._head.value
+    assert "&lt;learning rate&gt;" in monitor._happened.value
+    assert "dpnb-hidden" not in monitor._events._dom_classes
+
+
+def test_the_folders_of_diffusion_pipe_are_marks_too(tmp_path: Path) -> None:
+    growing = GrowingRun(tmp_path / "run", 3)
+    for name in ("step40", "epoch2"):
+        (growing.run.path / name).mkdir()
+        (growing.run.path / name / "adapter_model.safetensors").touch()
+    (growing.run.path / "global_step30").mkdir()
+    assert [(mark.kind, mark.x, mark.text) for mark in marks_of(growing.run)] == [
+        ("saved", 40, "step40"),
+        ("saved", 30, "global_step30"),
+    ]
+
+
+def test_a_learning_rate_is_asked_for(growing: Any, monitor: Monitor) -> None:
+    growing.step(1)
+    controls = monitor.controls
+    until(lambda: not controls.set_rate.disabled)
+    controls.rate.value = "fast"
+    controls.set_rate.click()
+    wrong = "&#x27;fast&#x27; is no learning rate: write a number above 0, such as 5e-5."
+    until(lambda: wrong in monitor._message.value)
+    assert growing.run.pending_requests() == []
+    controls.rate.value = "5e-5"
+    controls.set_rate.click()
+    until(lambda: "Changing the learning rate" in monitor._message.value and controls.set_rate.disabled)
+    assert wrong not in monitor._message.value
+    assert growing.run.request_detail("set_lr") == {"lr": 5e-5}
+
+
+def test_a_run_is_paused_and_goes_on(growing: Any, monitor: Monitor) -> None:
+    growing.step(1)
+    pause = monitor.controls.pause
+    until(lambda: not pause.disabled)
+    pause.click()
+    assert growing.run.pause_file.exists()
+    until(lambda: pause.description == "Continue" and "Paused" in monitor._message.value)
+    pause.click()
+    until(lambda: pause.description == "Pause" and "Paused" not in monitor._message.value)
+    assert not growing.run.pause_file.exists()
+
+
+def test_diffusion_pipe_is_asked_for_what_it_knows(growing: Any) -> None:
+    growing.process.argv = ["deepspeed", "train.py", "--deepspeed"]
+    growing.run.write_process(growing.process)
+    monitor = Monitor(growing.run)
+    shown = [name for name, b in monitor.controls.buttons.items() if "dpnb-hidden" not in b._dom_classes]
+    assert shown == ["save", "save_quit"]
+    assert "dpnb-hidden" in monitor.controls._ours._dom_classes
+    monitor.close()

@@ -13,8 +13,14 @@ from PIL import Image
 
 from dpnb import presets, toml
 from dpnb.dataset.batch import Batch
-from dpnb.runs import preflight
-from dpnb.runs.preflight import check, existing_ancestor, forecast, gpus, shapes, train_requirements
+from dpnb.runs import gpus as machine
+from dpnb.runs import preflight, session
+from dpnb.runs.architecture import NAMES, family_of
+from dpnb.runs.forecast import lines, measured
+from dpnb.runs.gpus import Gpu
+from dpnb.runs.preflight import check, existing_ancestor, forecast, gpus, train_requirements
+from dpnb.runs.rundir import ProcessInfo, RunDir, Status
+from dpnb.runs.safetensors import shapes
 from dpnb.schema.optimizer import AdamW8bit
 from dpnb.toml import Document, RunConfig
 
@@ -159,6 +165,16 @@ def test_too_few_gpus(config, monkeypatch):
     )
 
 
+def test_a_gpu_that_another_program_uses(config, monkeypatch):
+    monkeypatch.setattr(preflight, "gpus", lambda: [1])
+    monkeypatch.setattr(machine, "query", lambda: [Gpu(0, "A", 1024, 0), Gpu(1, "NVIDIA B", 81920, 10240)])
+    words = "warning: GPU 1 (NVIDIA B) has 10.0 of 80.0 GiB free: another program uses it. End that (nvidia-smi names"
+    assert words in told(config)
+    assert "GPU 0" not in told(config)
+    monkeypatch.setattr(machine, "query", lambda: [Gpu(1, "NVIDIA B", 81920, 81000)])
+    assert told(config) == ""
+
+
 def test_gpus_and_stages(config):
     config.training.value.pipeline_stages = 2
     assert "error: pipeline_stages: 3 GPUs cannot be shared out to 2 stages each. Use 2 GPUs." in told(config, 3)
@@ -222,6 +238,52 @@ def test_shapes(tmp_path):
     for broken in (b"", b"\x01\0\0\0\0\0\0\0{", b"\xff" * 9):
         (tmp_path / "b.safetensors").write_bytes(broken)
         assert shapes(tmp_path / "b.safetensors") == {}
+
+
+def test_another_familys_weights(config, tmp_path):
+    for family, names in NAMES.items():
+        assert family_of(names) == family
+        assert family_of(f"model.diffusion_model.{name}" for name in names) == family
+    assert family_of(["double_blocks.0.img_attn.qkv.weight"]) is None
+    tensor_file(tmp_path / "net.safetensors", {name: [1] for name in NAMES["wan"]})
+    config.training.value.model.transformer_path = str(tmp_path / "net.safetensors")
+    assert "error: model.transformer_path: '" in told(config)
+    assert "holds the tensors of Wan" in told(config)
+    assert "not of FLUX.1. Name another file, or set model.type = 'wan'." in told(config)
+    tensor_file(tmp_path / "net.safetensors", {name: [1] for name in NAMES["flux"]})
+    assert told(config) == ""
+
+
+# --- what to expect --------------------------------------------------------------------------------------------------
+
+
+def earlier_run(config, name: str, speed: float, **changes) -> None:
+    training = config.training.value.model_copy(update=changes)
+    run = RunDir(Path(training.output_dir) / name)
+    run.path.mkdir(parents=True)
+    run.run_toml.write_text(toml.dump(training))
+    run.dataset_toml.write_text(toml.dump(config.dataset.value))
+    run.write_process(ProcessInfo(run_id=name, host=session.host_name(), argv=["deepspeed", "--num_gpus", "1"]))
+    run.write_status(Status("done", step=50, seconds_per_step=speed))
+
+
+def test_steps_and_time_as_measured_before(config):
+    training = config.training.value
+    training.epochs, training.max_steps = 10, None
+    assert next(lines(config, 1)) == "10 epochs of 2 steps: 20 steps"
+    training.max_steps = 7
+    assert next(lines(config, 1)) == "10 epochs of 2 steps: 7 steps, where max_steps ends it"
+    training.max_steps = None
+    assert measured(training, config.dataset.value, 1) is None
+    earlier_run(config, "20260101_00-00-00", 2.0)
+    earlier_run(config, "20260102_00-00-00", 4.0)
+    earlier_run(config, "20260103_00-00-00", 99.0, gradient_accumulation_steps=7)
+    assert measured(training, config.dataset.value, 1) == (3.0, 2)
+    assert measured(training, config.dataset.value, 2) is None
+    assert list(lines(config, 1))[1] == "about 1 min 00 s, at 3.00 s/step as in 2 earlier run(s) like it here"
+    assert "GiB on disk, in" in list(lines(config, 1))[2]
+    config.dataset.value.directory[0].path = "/nowhere"
+    assert list(lines(config, 1)) == []
 
 
 # --- the pictures ----------------------------------------------------------------------------------------------------

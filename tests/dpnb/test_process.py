@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ import pytest
 
 from dpnb.errors import RunError
 from dpnb.runs import session
-from dpnb.runs.process import Run, discover, last_text, runs, short_time, state_of, tail
-from dpnb.runs.rundir import ProcessInfo, RunDir, Status
+from dpnb.runs.process import Run, discover, runs, state_of
+from dpnb.runs.pulse import Pulse
+from dpnb.runs.rundir import ProcessInfo, RunDir, Status, start_ticks
+from dpnb.runs.text import last_text, short_time, tail
 
 
 def recorded(pid: int, **changes) -> ProcessInfo:
@@ -86,6 +89,33 @@ def test_the_run_id_in_the_environment_outweighs_a_moved_clock(stage):
     assert session.leader(recorded(process.pid, run_id="of another run")) is None
 
 
+def test_a_moved_clock_does_not_lose_a_process_that_carries_no_id(stage):
+    process = stage.bystander()
+    ticks = start_ticks(process.pid)
+    assert ticks is not None
+    assert session.leader(recorded(process.pid, process_started=1000.0, started_ticks=ticks)).pid == process.pid
+    assert session.leader(recorded(process.pid, started_ticks=ticks - 1)) is None
+
+
+def test_how_a_process_ended_is_read_before_its_parent_asks():
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(7)"])
+    assert session.wait_until(lambda: session.exit_code_of(process.pid) is not None, 5)
+    assert session.exit_code_of(process.pid) == 7
+    process.wait()
+    assert session.exit_code_of(process.pid) is None
+    assert start_ticks(process.pid) is None
+    assert session.exit_code_of(os.getpid()) is None
+
+
+def test_memory_kills_come_from_the_kernel(tmp_path, monkeypatch):
+    counters = tmp_path / "vmstat"
+    counters.write_text("pgfault 5\noom_kill 3\n")
+    monkeypatch.setattr(session, "_KERNEL_COUNTERS", counters)
+    assert session.memory_kills() == 3
+    monkeypatch.setattr(session, "_KERNEL_COUNTERS", tmp_path / "absent")
+    assert session.memory_kills() == 0
+
+
 def test_a_zombie_is_dead():
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     info = recorded(process.pid)
@@ -155,6 +185,30 @@ def test_stop_climbs_the_ladder_to_the_end(stage):
     assert stage.members(run) == []
 
 
+def test_a_stop_tells_what_it_does_and_what_was_saved(stage):
+    run = stage.start("train")
+    assert session.wait_until(lambda: run.status.step > 0, 10)
+    steps = list(run.stopping(timeout_seconds=20))
+    assert steps[0].how == "save"
+    assert re.fullmatch(r"saving; SIGTERM in (19|20) s", str(steps[0]))
+    assert (steps[-1].how, steps[-1].state, steps[-1].saved) == (None, "stopped", tuple(run.exports()))
+    assert re.fullmatch(r"stopped; saved: step\d+", str(steps[-1]))
+    assert [step.state for step in run.stopping()] == ["stopped"]
+
+
+def test_a_stop_tells_how_it_escalates(stage):
+    run = stage.start("stubborn")
+    assert session.wait_until(lambda: run.status.step > 0, 10)
+    steps = list(run.stopping(timeout_seconds=1.2, grace_seconds=1.2))
+    assert [step.how for step in steps] == ["save", "save", "now", "now", "kill", None]
+    assert [str(step) for step in steps[2:]] == [
+        "ending by SIGTERM; SIGKILL in 1 s",
+        "ending by SIGTERM; SIGKILL in 0 s",
+        "killing",
+        "stopped; nothing was saved",
+    ]
+
+
 def test_stop_without_saving_first_sends_the_signal(stage):
     run = stage.start("train")
     assert run.stop(save=False, grace_seconds=20) == "stopped"
@@ -197,8 +251,26 @@ def test_a_run_on_another_machine_lives_by_its_heartbeat(tmp_path):
     directory.write_process(ProcessInfo(run_id="r", pid=1, host="elsewhere"))
     directory.write_status(Status("training"))
     assert Run(directory).state == "running"
-    directory.status_file.write_text('{"phase": "training", "updated": 1.0}')
+    os.utime(directory.status_file, (1.0, 1.0))
+    seen = Run(directory)
+    assert seen.state == "dead"
+    directory.write_status(Status("training"))
+    os.utime(directory.status_file, (2.0, 2.0))  # the other machine's clock is wrong, but its heart beats
+    assert seen.state == "running"
+    os.utime(directory.status_file, (time.time() + 3600, time.time() + 3600))
     assert Run(directory).state == "dead"
+
+
+def test_silence_is_measured_by_a_clock_that_nobody_sets(tmp_path):
+    pulse, file = Pulse(), tmp_path / "status.json"
+    assert pulse.age_seconds(file) is None
+    file.touch()
+    assert pulse.age_seconds(file) < 1
+    os.utime(file, (5.0, 5.0))
+    assert pulse.age_seconds(file) < 1
+    time.sleep(0.05)
+    assert 0.05 <= pulse.age_seconds(file) < 1
+    assert Pulse().age_seconds(file) > 1000
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -267,11 +339,11 @@ def test_tail_reads_from_the_end(tmp_path, monkeypatch):
     path = tmp_path / "console.log"
     assert tail(path, 3) == []
     path.write_text("".join(f"line {number}\n" for number in range(1000)) + "half")
-    monkeypatch.setattr("dpnb.runs.process._BLOCK_BYTES", 10)
+    monkeypatch.setattr("dpnb.runs.text._BLOCK_BYTES", 10)
     assert tail(path, 3) == ["line 998", "line 999", "half"]
     assert tail(path, 0) == []
     assert len(tail(path, 5000)) == 1001
-    monkeypatch.setattr("dpnb.runs.process._TAIL_BYTES", 50)
+    monkeypatch.setattr("dpnb.runs.text._TAIL_BYTES", 50)
     assert len(tail(path, 5000)) < 10
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dpnb.errors import RunError
-from dpnb.runs.rundir import ProcessInfo, RunDir, Status, find_runs, latest_run, read_json, write_text
+from dpnb.runs.rundir import Mark, ProcessInfo, RunDir, Status, find_runs, latest_run, read_json, write_text
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 
@@ -119,3 +119,35 @@ def test_find_and_latest(tmp_path):
     assert [run.name for run in find_runs(tmp_path)] == ["20260101_00-00-00", "20260102_00-00-00"]
     assert latest_run(tmp_path).name == "20260102_00-00-00"
     assert find_runs(tmp_path / "20260101_00-00-00")[0].name == "20260101_00-00-00"
+
+
+def test_marks_are_read_as_they_were_written(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.marks() == []
+    marks = [Mark("saved", 4, 1.5, "epoch1"), Mark("warning", 5, 2.0, "é\n<b>")]
+    for mark in marks:
+        run.add_mark(mark)
+    with run.marks_file.open("a") as file:
+        file.write('[1]\n{"kind": "saved", "x": "y", "time": 1}\n{"kind": "sav')
+    assert run.marks() == marks
+    assert run.marks_file.name == "events.jsonl"
+
+
+def test_a_request_can_say_more_than_that_it_is_there(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.request_detail("set_lr") == {}
+    run.request("set_lr", {"lr": 1e-5})
+    assert run.request_detail("set_lr") == {"lr": 1e-5}
+    assert run.pending_requests() == ["set_lr"]
+    run.request("save")
+    assert run.request_detail("save") == {}
+
+
+def test_a_pause_is_a_file_that_stands(tmp_path):
+    run = RunDir(tmp_path)
+    run.pause(on=True)
+    assert run.pause_file.exists()
+    assert run.pending_requests() == []
+    run.pause(on=False)
+    run.pause(on=False)
+    assert not run.pause_file.exists()

@@ -12,6 +12,7 @@ import pytest
 
 from dpnb.errors import RunError
 from dpnb.runs import session, supervisor
+from dpnb.runs.ranks import lost_words
 from dpnb.runs.rundir import ProcessInfo, RunDir, Status
 from dpnb.runs.supervisor import exit_code
 
@@ -101,11 +102,61 @@ def test_stubborn_orphans_of_a_killed_launcher_are_killed(stage):
     assert "outlived the launcher" in "\n".join(run.log())
 
 
+def test_kill_of_the_launcher_and_of_a_rank_leaves_nobody_waiting_for_it(stage):
+    run = stage.start("stubborn", ranks=3)
+    time.sleep(1.2)  # until the supervisor has seen them
+    rank = next(process for process in stage.ranks(run) if process.environ()["LOCAL_RANK"] == "2")
+    stage.launcher(run).kill()
+    rank.kill()
+    assert session.wait_until(lambda: run.is_over, 5)
+    assert (run.state, run.process.lost_rank, run.process.lost_code) == ("failed", 2, -9)
+    assert stage.members(run) == []
+
+
 def test_kill_of_a_rank_is_a_failure_although_the_launcher_says_0(stage):
     run = stage.start("train")
     stage.ranks(run)[0].kill()
     assert run.wait(20) == 1
     assert run.state == "failed"
+
+
+def test_a_lost_rank_ends_the_others_within_5_seconds(stage):
+    run = stage.start("stubborn", ranks=3)
+    ranks = {process.environ()["LOCAL_RANK"]: process for process in stage.ranks(run)}
+    time.sleep(1.2)  # until the supervisor has seen them
+    start = time.monotonic()
+    ranks["1"].kill()
+    assert session.wait_until(lambda: run.state == "failed", 5)
+    assert time.monotonic() - start < 5
+    assert stage.members(run) == []
+    assert (run.process.lost_rank, run.process.lost_code, run.process.stopped_by) == (1, -9, None)
+    assert lost_words(run.process) == "rank 1 was killed by SIGKILL"
+    assert run.exit_code != 0
+    log = "\n".join(run.log())
+    assert "rank 1 was killed by SIGKILL; the other ranks cannot go on without it" in log
+    assert "cannot go on without rank 1" in log
+
+
+def test_the_last_rank_may_take_its_time_when_the_others_ended_well(stage):
+    run = stage.start("late", ranks=2)
+    assert run.wait(20) == 0
+    assert run.process.lost_rank is None
+    assert run.state == "done"
+
+
+def test_a_rank_that_breaks_off_is_named(stage):
+    run = stage.start("stubborn", ranks=2)
+    time.sleep(1.2)
+    rank = next(process for process in stage.ranks(run) if process.environ()["LOCAL_RANK"] == "0")
+    rank.send_signal(signal.SIGUSR1)
+    assert session.wait_until(lambda: run.is_over, 5)
+    assert lost_words(run.process) == "rank 0 was killed by SIGUSR1"
+
+
+def test_how_a_rank_was_lost_in_words():
+    assert lost_words(ProcessInfo(run_id="r")) == ""
+    assert lost_words(ProcessInfo(run_id="r", lost_rank=2, lost_code=1)) == "rank 2 ended with exit code 1"
+    assert lost_words(ProcessInfo(run_id="r", lost_rank=0, lost_code=-40)) == "rank 0 was killed by signal 40"
 
 
 def test_kill_of_the_supervisor_leaves_the_run_running_and_stoppable(stage):

@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpnb.dataset.bucket import Plan, Size, plan
+from dpnb.dataset.cache_folder import default_root
 from dpnb.dataset.scan import scan, without
 from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, Directory
 from dpnb.schema.model import FACTS
 from trainer.data import cache as module
-from trainer.data.cache import Cache, Failure, Key, captions_of, default_root, fill, latents_key, text_key
+from trainer.data import fill as filling
+from trainer.data.cache import Cache, Key, latents_key, text_key
+from trainer.data.fill import Failure, captions_of, fill
 
 KEY = Key("latents", "ab" * 32)
 
@@ -352,13 +355,13 @@ def test_bounded_look_ahead():
         started.append(item)
         return item * 2
 
-    stream = module._ahead(work, range(1000), 2)
+    stream = filling._ahead(work, range(1000), 2)
     assert next(stream) == (0, 0)
     time.sleep(0.05)
     assert len(started) <= 6
     stream.close()
     assert len(started) <= 6
-    assert list(module._ahead(work, [], 2)) == []
+    assert list(filling._ahead(work, [], 2)) == []
 
 
 def test_entries_are_plain_safetensors(cache, folder):
@@ -367,3 +370,38 @@ def test_entries_are_plain_safetensors(cache, folder):
     assert len(files) == 6
     header = files[0].read_bytes()
     json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
+
+
+def test_a_killed_run_leaves_whole_entries_alone(tmp_path):
+    code = """
+import sys, torch
+from trainer.data.cache import Cache, Key
+cache, i = Cache(sys.argv[1]), 0
+print("begins", flush=True)
+while True:
+    cache.put(Key("latents", f"{i:064x}"), {"a": torch.full((50_000,), float(i))})
+    i += 1
+"""
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert run.stdout is not None
+    run.stdout.readline()
+    while len(list((tmp_path / "latents").rglob("*.safetensors"))) < 5:
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    cache = Cache(tmp_path)
+    names = sorted(path.stem for path in (tmp_path / "latents").rglob("*.safetensors"))
+    assert [int(name, 16) for name in names] == list(range(len(names)))
+    for number, name in enumerate(names):
+        assert cache.get(Key("latents", name))["a"].tolist() == [float(number)] * 50_000
+    assert not cache.has(Key("latents", f"{len(names):064x}"))
+
+
+def test_what_a_run_asks_for_is_marked_as_used(cache, folder):
+    made = planned(folder)
+    fill(cache, made, Counting())
+    files = list(cache.root.rglob("*.safetensors"))
+    for path in files:
+        os.utime(path, (1.0, 1.0))
+    fill(Cache(cache.root), made, Counting())
+    assert all(time.time() - path.stat().st_mtime < 60 for path in files)

@@ -6,10 +6,12 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dpnb.runs.rundir import REQUESTS, RunDir
 from tests.trainer import small
@@ -130,7 +132,7 @@ def test_a_resume_does_not_repeat_what_the_examples_had_reached(tmp_path: Path) 
 
 def test_requests_are_answered_once_and_their_files_removed(tmp_path: Path) -> None:
     own = calendar(tmp_path, **HELD, sample=small.sampling())
-    for request in REQUESTS:
+    for request in (name for name in REQUESTS if name != "set_lr"):
         own.run.request(request)
     assert own.due(at(1)) == Due(evaluate=True, sample=True, export="step1", checkpoint=True, quit=True)
     assert own.run.pending_requests() == []
@@ -156,6 +158,109 @@ def test_a_full_finetune_that_is_stopped_writes_no_export(tmp_path: Path) -> Non
     own = calendar(tmp_path, adapter=None)
     own.run.request("save_quit")
     assert own.due(at(1)) == Due(checkpoint=True, quit=True)
+
+
+def marks(own: callbacks.Calendar) -> list[tuple[str, int, str]]:
+    return [(mark.kind, mark.x, mark.text) for mark in own.run.marks()]
+
+
+def stepping(factor: Callable[[int], float], lr: float = 1e-3) -> tuple[torch.optim.Optimizer, Callable[[], float]]:
+    """An optimizer under a schedule, and a function that takes a step and gives the rate that it was taken with."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))], lr=lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def step() -> float:
+        rate = float(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+        return rate
+
+    return optimizer, step
+
+
+def test_the_learning_rate_is_changed_from_the_next_step_on(tmp_path: Path) -> None:
+    own, now = calendar(tmp_path), at(1)
+    _optimizer, step = stepping(lambda n: 1.0 if n < 3 else 0.5)
+    rates = [step()]
+    own.run.request("set_lr", {"lr": 2e-4})
+    for number in range(2, 6):
+        now.step = number
+        assert own.due(now) == Due()
+        rates.append(step())
+    assert rates == pytest.approx([1e-3, 2e-4, 2e-4, 1e-4, 1e-4])  # the schedule goes on in proportion
+    assert now.lr_factor == pytest.approx(0.2)
+    assert own.run.pending_requests() == []
+    assert marks(own) == [("learning rate", 2, "learning rate 0.0002 from step 3 on")]
+
+
+def test_a_resumed_run_goes_on_with_the_changed_learning_rate(tmp_path: Path) -> None:
+    now = at(4)
+    now.lr_factor = 0.5
+    own = calendar(tmp_path, now)
+    _optimizer, step = stepping(lambda _: 1.0)
+    step()
+    own.due(now)
+    assert step() == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize("asked", [{"lr": 0}, {"lr": -1e-5}, {"lr": "fast"}, {"lr": True}, {"lr": math.inf}, {}])
+def test_what_is_no_learning_rate_is_said_and_passed_over(asked: dict[str, Any], tmp_path: Path) -> None:
+    own, now = calendar(tmp_path), at(1)
+    _optimizer, step = stepping(lambda _: 1.0)
+    step()
+    own.run.request("set_lr", asked)
+    assert own.due(now) == Due()
+    assert step() == 1e-3
+    expected = f'set_lr names {asked.get("lr")!r}: expected {{"lr": 1e-5}} or another number above 0'
+    assert marks(own) == [("warning", 1, expected)]
+    assert own.run.pending_requests() == []
+
+
+def test_a_schedule_that_has_come_to_nothing_stays_there(tmp_path: Path) -> None:
+    own, now = calendar(tmp_path), at(1)
+    _optimizer, step = stepping(lambda n: 1.0 - n)
+    step()
+    own.run.request("set_lr", {"lr": 1e-4})
+    own.due(now)
+    assert step() == 0.0
+    assert marks(own) == [("warning", 1, "the schedule has come to 0: a learning rate of 0.0001 has no effect")]
+
+
+def test_a_pause_lasts_as_long_as_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = calendar(tmp_path, x_axis_examples=True)
+    looks: list[float] = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            own.run.request("set_lr", {"lr": 1e-4})  # needs no step
+        if len(looks) == 4:
+            own.run.pause(on=False)
+
+    monkeypatch.setattr(time, "sleep", look)
+    own.run.pause(on=True)
+    assert own.due(at(1)) == Due()
+    assert looks == [callbacks.PAUSE_SECONDS] * 4
+    assert [mark for mark in marks(own) if mark[0] in ("paused", "continued")] == [
+        ("paused", EXAMPLES_PER_STEP, "paused after step 1"),
+        ("continued", EXAMPLES_PER_STEP, "continued after step 1"),
+    ]
+
+
+def test_what_is_asked_in_a_pause_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = calendar(tmp_path)
+    monkeypatch.setattr(time, "sleep", lambda _: own.run.request("save_quit"))
+    own.run.pause(on=True)
+    assert own.due(at(1)) == Due(checkpoint=True, export="step1", quit=True)
+    assert [kind for kind, *_ in marks(own)] == ["paused"]
+
+
+def test_a_pause_of_an_earlier_process_is_over(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.pause(on=True)
+    os.utime(run.pause_file, (1.0, 1.0))
+    assert calendar(tmp_path).due(at(1)) == Due()
+    assert not run.pause_file.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

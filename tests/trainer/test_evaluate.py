@@ -86,6 +86,17 @@ def test_training_counts_noise_levels_and_folders_and_measuring_does_not() -> No
     assert isinstance(evaluate.noised_at(own, batch, 0.5)[1], torch.Tensor)
 
 
+def test_masks_count_in_training_and_in_measuring() -> None:
+    own, mask_B1HW = small.family(), torch.rand(2, 1, 4, 6)
+    batch = MicroBatch(small.batch(), [4, 5], 0, 2, [1.0, 0.25], mask_B1HW)
+    laid_out = own.over_target(mask_B1HW, batch.tensors)
+    trained = evaluate.noised(own, batch)[1]
+    torch.testing.assert_close(trained[1], laid_out * torch.tensor([1.0, 0.25]).view(2, 1, 1))
+    assert torch.equal(evaluate.noised(own, batch._replace(weights=None))[1][1], laid_out)
+    measured = evaluate.noised_at(own, batch, 0.5)[1]
+    assert torch.equal(measured[1], laid_out), "the weight of a folder does not count, its masks do"
+
+
 def test_a_curve_for_each_quantile_and_their_mean() -> None:
     own, engine, voice = small.family(), Engine(), Voice()
     loaders: Any = {"held": Loader(), "other": Loader()}

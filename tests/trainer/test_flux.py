@@ -111,6 +111,75 @@ def test_prepare_noises_at_the_time_and_aims_at_the_velocity() -> None:
     assert {t.dtype for t in (*inputs, target)} == {torch.float32, torch.int32}
 
 
+def test_a_mask_is_laid_out_as_the_target() -> None:
+    own, batch = small.family(), small.batch(2, 4, 6)
+    mask_B1HW = torch.rand(2, 1, 4, 6)
+    time, noise = torch.tensor([0.25, 0.75]), torch.randn(2, 4, 4, 6)
+    _, target, _ = own.prepare(batch, time, noise)
+    laid_out = own.over_target(mask_B1HW, batch)
+    assert laid_out.shape == target.shape
+    masked = flux.pack((noise - batch["latents"]) * mask_B1HW)
+    torch.testing.assert_close(target * laid_out, masked)
+
+
+def test_control_pictures_stand_behind_what_is_noised_as_in_kontext() -> None:
+    from diffusers import FluxKontextPipeline
+
+    own, network = small.family(guidance=2.0), small.network()
+    batch = small.batch(2, 4, 6)
+    batch["control_latents"] = torch.randn(2, 4, 4, 6)
+    inputs, target = small.noised(own, batch, [1, 2])
+    plain, aim = small.noised(own, {n: t for n, t in batch.items() if n != "control_latents"}, [1, 2])
+    x, without = flux.FluxInputs(*inputs), flux.FluxInputs(*plain)
+    assert isinstance(target, torch.Tensor)
+    assert isinstance(aim, torch.Tensor)
+    assert torch.equal(target, aim), "the control picture is not what is learned"
+    assert torch.equal(x.hidden_BLC, torch.cat([without.hidden_BLC, flux.pack(batch["control_latents"])], 1))
+    ids = FluxKontextPipeline._prepare_latent_image_ids(1, 2, 3, torch.device("cpu"), torch.float32)
+    theirs_ids = torch.cat([ids, ids + torch.tensor([1.0, 0.0, 0.0])])
+    assert torch.equal(x.grid_BL3[0].float(), theirs_ids)
+    with torch.no_grad():
+        theirs = network(
+            hidden_states=x.hidden_BLC,
+            encoder_hidden_states=x.text_BSD,
+            pooled_projections=x.pooled_BD,
+            timestep=x.time_B,
+            guidance=torch.full((2,), 2.0),
+            img_ids=theirs_ids,
+            txt_ids=torch.zeros(small.TEXT_TOKENS, 3),
+        ).sample
+    ours = denoise_with(own.layers(network))(inputs)
+    assert ours.shape == target.shape
+    torch.testing.assert_close(ours, theirs[:, : target.shape[1]], atol=1e-5, rtol=1e-5)
+    changed = batch | {"control_latents": batch["control_latents"] + 1}
+    assert not torch.allclose(ours, denoise_with(own.layers(network))(small.noised(own, changed, [1, 2])[0])), "seen"
+
+
+def test_what_a_control_picture_says_is_learned() -> None:
+    """The target is a function of the control picture alone: only a network that reads it can follow."""
+    own, network = small.family(), small.network()
+    network.requires_grad_(True)
+    layers = own.layers(network)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses: dict[bool, list[float]] = {True: [], False: []}
+    for step in range(60):
+        batch = small.batch(4, 4, 4, seed=0)
+        sign = torch.randint(0, 2, (4, 1, 1, 1), generator=torch.Generator().manual_seed(step)) * 2.0 - 1
+        batch |= {"latents": sign.expand(4, 4, 4, 4).clone(), "control_latents": sign.expand(4, 4, 4, 4).clone()}
+        noise = torch.zeros(4, 4, 4, 4)
+        inputs, target, _ = own.prepare(batch, torch.ones(4), noise)
+        wire: Any = inputs
+        for layer in layers:
+            wire = layer(wire)
+        loss = torch.nn.functional.mse_loss(wire, target)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses[step >= 50].append(float(loss.detach()))
+    assert losses[False][0] > 0.8
+    assert max(losses[True]) < 0.2
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

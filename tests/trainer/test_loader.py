@@ -18,8 +18,11 @@ from dpnb.dataset.scan import Row, scan
 from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, Directory
 from dpnb.schema.model import FACTS
-from trainer.data.cache import Cache, fill, text_key
-from trainer.data.loader import Folder, Loader, epoch_order, hashed
+from trainer.data.cache import Cache, text_key
+from trainer.data.fill import fill
+from trainer.data.folder import Folder
+from trainer.data.hashing import hashed
+from trainer.data.loader import Loader, epoch_order
 
 
 class Memory(Cache):
@@ -317,3 +320,34 @@ def test_no_thread_is_left_behind():
     del forgotten
     gc.collect()
     assert running() == []
+
+
+@pytest.mark.parametrize(("dp", "accumulation"), [(1, 1), (2, 1), (1, 2)])
+def test_a_bucket_smaller_than_a_batch_is_trained_in_a_smaller_one(dp, accumulation):
+    rows = [
+        Row(Path(f"{b}-{i}.png"), width_px=100 * (b + 1), height_px=100, captions=("x",))
+        for b, count in enumerate((8, 2))
+        for i in range(count)
+    ]
+    config = Dataset(
+        resolutions=[64],
+        enable_ar_bucket=True,
+        ar_buckets=[1.0, 2.0],
+        drop_last=False,
+        directory=[Directory(path="x")],
+    )
+    batch = {"micro_batch": 4 // (dp * accumulation), "gradient_accumulation_steps": accumulation, "data_parallel": dp}
+    made = plan(rows, config, FACTS["flux"], **batch)
+    assert made.steps_per_epoch == 3
+    served, sizes = [], Counter()
+    for rank in range(dp):
+        with loader(made, dp_rank=rank) as source:
+            batches = list(islice(source, len(source)))
+        served += [seed for b in batches for seed in b.seeds]
+        sizes.update(b.size for b in batches)
+    assert len(set(served)) == len(served) == made.examples_per_epoch == 10
+    assert sizes == {4 // (dp * accumulation): 2 * dp * accumulation, 2 // (dp * accumulation): dp * accumulation}
+    with loader(made) as source:
+        whole = take(source, 4 * len(source))
+        source.load_state_dict({"epoch": 1, "batch": 1})
+        assert take(source, accumulation) == whole[len(source) + accumulation :][:accumulation]

@@ -10,8 +10,10 @@ from PIL import Image, ImageCms
 
 from dpnb.dataset.bucket import Size
 from dpnb.dataset.crop import crop, decode, open_picture, upright_size
+from dpnb.dataset.video import picked_frames
 from dpnb.errors import DatasetError
-from trainer.data.media import picture_pixels, to_tensor
+from tests.dpnb.filmed import film
+from trainer.data.media import clip_pixels, picture_pixels, to_tensor
 
 RED, WHITE, BLUE = (255, 0, 0), (255, 255, 255), (0, 0, 255)
 
@@ -171,3 +173,47 @@ def test_truncated_picture_has_a_header_but_no_pixels(tmp_path):
 def test_file_that_is_gone(tmp_path):
     with pytest.raises(DatasetError, match=r"gone\.png: cannot be read: No such file or directory$"):
         crop(Path(tmp_path / "gone.png"), 8, 8)
+
+
+def frame_numbers(clip: torch.Tensor) -> list[int]:
+    """Which frames of a drawn film a clip (C, F, H, W) holds."""
+    grey = (clip[:, :, clip.shape[2] // 2, clip.shape[3] // 2].mean(dim=0) + 1) * 127.5
+    return [round((float(level) - 10) / 7) for level in grey]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi"])
+def test_a_clip_in_every_size_that_it_is_trained_in(tmp_path, suffix):
+    path = film(tmp_path / f"a{suffix}", frames=25, fps=10)
+    sizes = [Size(32, 32, 5), Size(64, 32, 5), Size(32, 32, 9)]
+    found = clip_pixels(path, sizes, fps=5)
+    assert [[tuple(clip.shape) for clip in clips] for clips in found] == [
+        [(3, 5, 32, 32)],
+        [(3, 5, 32, 64)],
+        [(3, 9, 32, 32)],
+    ]
+    picks = picked_frames(25, 12)
+    assert [frame_numbers(clips[0]) for clips in found] == [picks[:5], picks[:5], picks[:9]]
+    first = found[0][0]
+    assert first.dtype == torch.float32
+    assert first.is_contiguous()
+    assert (float(first.min()), float(first.max())) >= (-1.0, 0.9)
+
+
+def test_which_part_of_a_video_is_trained(tmp_path):
+    path = film(tmp_path / "a.mp4", frames=21, fps=10)
+    numbers = lambda mode: [frame_numbers(c) for c in clip_pixels(path, [Size(32, 32, 9)], fps=10, mode=mode)[0]]  # noqa: E731
+    assert numbers("single_beginning") == [list(range(9))]
+    assert numbers("single_middle") == [list(range(6, 15))]
+    assert numbers("multiple_overlapping") == [list(range(9)), list(range(6, 15)), list(range(12, 21))]
+
+
+def test_a_clip_lies_upright(tmp_path):
+    clip = clip_pixels(film(tmp_path / "a.mp4", rotate=-90), [Size(48, 64, 5)], fps=None)[0][0]
+    assert clip.shape == (3, 5, 64, 48)
+    assert float(clip[:, :, 2, -3].min()) > 0.9, "the white corner is now on the right"
+
+
+def test_a_video_that_has_become_too_short(tmp_path):
+    path = film(tmp_path / "a.mp4", frames=6, fps=10)
+    with pytest.raises(DatasetError, match=r"^has 3 frames once re-timed, fewer than the 9 of its bucket$"):
+        clip_pixels(path, [Size(32, 32, 9)], fps=5)

@@ -177,3 +177,17 @@ def test_offset_noise_shifts_each_channel_of_each_example() -> None:
 def test_every_public_function_has_a_docstring() -> None:
     public = [f for n, f in inspect.getmembers(objective, inspect.isfunction) if not n.startswith("_")]
     assert all(f.__doc__ for f in public)
+
+
+def test_a_mask_counts_element_by_element_and_is_not_made_up_for() -> None:
+    prediction, target = torch.randn(2, 6, 4), torch.randn(2, 6, 4)
+    mask = torch.zeros(2, 6, 4)
+    mask[0, :3] = 1.0
+    squared = objective.make_loss()(prediction, (target, mask))
+    assert float(squared) == pytest.approx(float((prediction - target)[0, :3].pow(2).sum()) / (2 * 6 * 4), rel=1e-5)
+    torch.testing.assert_close(
+        objective.make_loss()(prediction, (target, torch.ones(2, 6, 4))), objective.make_loss()(prediction, target)
+    )
+    elements = objective.for_each_element(torch.tensor([1.0, 2.0]), target)
+    assert elements.shape == (2, 1, 1)
+    assert objective.for_each_element(mask, target) is mask

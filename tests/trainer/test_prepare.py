@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dpnb import toml
 from dpnb.errors import DatasetError
 from dpnb.runs.rundir import RunDir
 from dpnb.schema import Dataset, Directory
+from dpnb.schema.dataset import Augmentation
 from dpnb.toml import RunConfig
 from tests.trainer import small
 from tests.trainer.launching import Project
 from trainer.callbacks import Stopped
-from trainer.data.loader import Folder
+from trainer.data.folder import Folder
 from trainer.data.prepare import Data, prepare
 from trainer.report import Report
 from trainer.tiny import drawing
@@ -31,6 +33,7 @@ class Family:
     """Counts what it encodes."""
 
     pixels_identity, text_identity = "p", "t"
+    edits = True
 
     def __init__(self) -> None:
         self.loaded = self.freed = 0
@@ -126,6 +129,57 @@ def test_what_folders_ask_of_their_examples(pictures: Project) -> None:
         batches = list(loader)
     assert all(batch.weights is None for batch in batches)
     assert all(length > 0 for batch in batches for length in batch.tensors["text"][:, 0].tolist())
+
+
+def test_masks_variants_and_tables_of_a_dataset(pictures: Project) -> None:
+    train = pictures.root / "train"
+    names = sorted(path.name for path in train.glob("*.png"))
+    for name in names[:2]:
+        Image.open(train / name).convert("L").point(lambda _: 128).save(pictures.root / f"mask-{name}")
+    (pictures.root / "masks").mkdir()
+    for name in names[:2]:
+        (pictures.root / f"mask-{name}").rename(pictures.root / "masks" / name)
+    table = pictures.root / "words.csv"
+    table.write_text("image,text\n" + "".join(f"{name},words\n" for name in names))
+    folder = Directory(path=str(train), mask_path=str(pictures.root / "masks"))
+    looks = {"crop": "random", "augmentation": Augmentation(cached_variants=2), "metadata_file": str(table)}
+    for name in ("train", "held"):
+        (pictures.root / f"{name}.toml").write_text(toml.dump(Dataset(resolutions=[32], directory=[folder], **looks)))
+    config, family = config_of(pictures), Family()
+    data = run(config, family)
+    assert set(family.captions) == {"words"}
+    assert len(family.pixels) == 4 * 3, "two variants to train on, and the middle to measure on"
+    with data.loader(data.train, config.training.value, replica=0) as loader:
+        masks = [batch.mask_B1HW for batch in islice(loader, 8)]
+    assert {round(float(v), 3) for mask in masks if mask is not None for v in mask.flatten()} == {0.502, 1.0}
+    with data.loader(data.held_out["held"], config.training.value, replica=0, evaluation=True) as loader:
+        assert any(batch.mask_B1HW is not None for batch in loader)
+
+
+def test_a_share_of_the_batches(pictures: Project) -> None:
+    dataset = Dataset(resolutions=[32], subsample_ratio=0.5, directory=[Directory(path=str(pictures.root / "train"))])
+    (pictures.root / "train.toml").write_text(toml.dump(dataset))
+    family = Family()
+    data = run(config_of(pictures, eval_datasets=[]), family)
+    assert data.train.steps_per_epoch == 1
+    assert len(family.pixels) == 2, "nothing else is encoded"
+
+
+def test_control_pictures_for_a_family_that_makes_nothing_of_them(pictures: Project) -> None:
+    folder = Directory(path=str(pictures.root / "train"), control_path=str(pictures.root / "train"))
+    (pictures.root / "train.toml").write_text(toml.dump(Dataset(resolutions=[32], directory=[folder])))
+    family = Family()
+    data = run(config_of(pictures, eval_datasets=[]), family)
+    with data.loader(data.train, config_of(pictures).training.value, replica=0) as loader:
+        batch = next(loader)
+    assert torch.equal(batch.tensors["latents"], batch.tensors["control_latents"])
+    family.edits = False
+    with pytest.raises(DatasetError) as error:
+        run(config_of(pictures, eval_datasets=[]), family)
+    assert str(error.value) == (
+        "control_path: this family is not trained on pairs of pictures by dpnb's own trainer yet. Remove control_path "
+        "from the dataset file"
+    )
 
 
 def test_a_broken_file_is_named_and_left_out(pictures: Project, capsys: pytest.CaptureFixture[str]) -> None:

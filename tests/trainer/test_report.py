@@ -229,3 +229,42 @@ def test_the_failure_is_told_even_when_the_charts_cannot_be_closed(run: RunDir) 
         own.writer = Full()
         raise ValueError("first")
     assert status(run)["last_error"] == "first"
+
+
+def test_what_happened_is_marked_for_the_charts(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    with Report(run, speaks=True, x_axis_examples=True) as own:
+        own.phase("loading", "loading the network")
+        own.start_at(step=3, epoch=1, examples=12)
+        own.phase("training")
+        own.step(step=4, epoch=1, examples=16, loss=0.5, seconds=2.0)
+        own.phase("sampling", "drawing samples of step 4")
+        own.progress(1, 2, "sample")
+        own.phase("saving", "exporting epoch1")
+        own.say("warning: it is late")
+        assert run.marks()[-1].kind == "warning"
+        own.phase("saving", "writing checkpoint global_step4")
+        own.phase("training")
+    before = time.time()
+    found = run.marks()
+    assert [(mark.kind, mark.x, mark.text) for mark in found] == [
+        ("resumed", 12, "resumed at step 3"),
+        ("sampled", 16, "drawing samples of step 4"),
+        ("warning", 16, "it is late"),
+        ("saved", 16, "exporting epoch1"),
+        ("saved", 16, "writing checkpoint global_step4"),
+    ]
+    assert all(before - 60 < mark.time <= before for mark in found)
+
+
+def test_what_failed_is_not_marked_as_done(run: RunDir) -> None:
+    with pytest.raises(ValueError, match="x"), Report(run, speaks=True) as own:  # noqa: PT012
+        own.phase("saving", "exporting epoch1")
+        raise ValueError("x")
+    assert run.marks() == []
+
+
+def test_marks_that_cannot_be_written_are_said(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    run.marks_file.mkdir()
+    with Report(run, speaks=True) as own:
+        own.mark("warning", "x")
+    assert f"cannot write {run.marks_file}: Is a directory" in capsys.readouterr().err

@@ -18,12 +18,13 @@ import psutil
 import pytest
 import torch
 from diffusers import FluxPipeline
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
+from dpnb import toml
 from dpnb.runs.events import Reader
 from dpnb.runs.rundir import RunDir, find_runs
-from dpnb.schema import DoraAdapter, FluxModel, LohaAdapter, LokrAdapter, LoraAdapter, Prompt, Sgd
+from dpnb.schema import Dataset, Directory, DoraAdapter, FluxModel, LohaAdapter, LokrAdapter, LoraAdapter, Prompt, Sgd
 from dpnb.schema.loss import Ema, Loss
 from tests.trainer.launching import ONE_THREAD, STEPS_PER_EPOCH, Project, deepspeed
 from trainer.tiny import model_dir
@@ -122,12 +123,24 @@ def test_two_replicas_give_the_losses_of_one_with_doubled_accumulation(
     assert len(run.samples()) == 6
 
 
-def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(project: Project, run_training: Run) -> None:
-    dataset = project.root / "weighted-dataset.toml"
+def varied_dataset(project: Project) -> str:
+    """A dataset file whose first folder asks for weights, masks, and everything that is random."""
+    dataset, masks = project.root / "varied-dataset.toml", project.root / "masks"
+    masks.mkdir(exist_ok=True)
+    for path in sorted((project.root / "square").glob("*.png"))[::2]:
+        half = Image.new("L", Image.open(path).size, 0)
+        half.paste(200, (0, 0, half.width // 2, half.height))
+        half.save(masks / path.name)
+    keys = f"loss_weight = 0.3\ncaption_dropout = 0.5\ntag_dropout = 0.3\nmask_path = '{masks}'\ncrop = 'random'"
+    changes = "augmentation = {flip = 0.5, brightness = 0.2, rotation_degrees = 5.0, cached_variants = 2}"
     text = (project.root / "dataset.toml").read_text()
-    dataset.write_text(text.replace("[[directory]]", "[[directory]]\nloss_weight = 0.3\ncaption_dropout = 0.5", 1))
+    dataset.write_text(text.replace("[[directory]]", f"[[directory]]\n{keys}\n{changes}", 1))
+    return str(dataset)
+
+
+def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(project: Project, run_training: Run) -> None:
     common = {
-        "dataset": str(dataset),
+        "dataset": varied_dataset(project),
         "loss": Loss(weighting="sigma_sqrt", noise_offset=0.1),
         "adapter": LokrAdapter(rank=10**6),
         "epochs": 1,
@@ -143,6 +156,24 @@ def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(project: Projec
     assert len(found["alone"]) == STEPS_PER_EPOCH
     assert found["by-replicas"] == pytest.approx(found["alone"], rel=1e-3)
     assert found["by-stages"] == pytest.approx(found["alone"], rel=1e-3)
+
+
+def test_pairs_of_pictures_train_the_same_on_two_stages(project: Project, run_training: Run) -> None:
+    controls, dataset = project.root / "controls", project.root / "pairs-dataset.toml"
+    controls.mkdir()
+    for path in (project.root / "square").glob("*.png"):
+        ImageOps.invert(Image.open(path).convert("RGB")).resize((100, 90)).save(controls / f"{path.stem}.jpg")
+    folder = Directory(path=str(project.root / "square"), control_path=str(controls))
+    dataset.write_text(toml.dump(Dataset(resolutions=[64], crop="random", directory=[folder])))
+    common = {"dataset": str(dataset), "epochs": 1, "save_every_n_epochs": 1}
+    found = []
+    for stages in (1, 2):
+        config = project.write(f"pairs-{stages}", pipeline_stages=stages, **common)
+        done = run_training(config, processes=stages)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found.append(scalars(only_run(config), "train/loss"))
+    assert len(found[0]) == 3
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
 
 
 def test_the_export_loads_in_stock_diffusers_and_draws_what_the_trainer_drew(reference: RunDir) -> None:
@@ -275,8 +306,9 @@ def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
 
 
 def test_all_that_a_run_remembers_survives_a_resume(project: Project, run_training: Run, tmp_path: Path) -> None:
-    """Average, best evaluation, weighted losses, a dropout of LoKr's; and the folders that stay."""
+    """Average, best evaluation, weighted losses, what is drawn for pictures, a dropout of LoKr's; and the folders."""
     common = {
+        "dataset": varied_dataset(project),
         "epochs": 4,
         "adapter": LokrAdapter(rank=4, rank_dropout=0.2),
         "loss": Loss(weighting="cosmap", noise_offset=0.1),

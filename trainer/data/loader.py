@@ -10,7 +10,6 @@ two numbers. What is not here: noise, and moving tensors to a device.
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import random
 import threading
@@ -22,18 +21,21 @@ import torch
 from torch import Tensor
 
 from dpnb.dataset.bucket import Bucket, Example, Plan
-from trainer.data.cache import Cache, latents_key, text_key
+from trainer.data.augment import Draw
+from trainer.data.cache import Cache, latents_key, mask_key, text_key
+from trainer.data.folder import Folder
+from trainer.data.hashing import hashed, share
 
 _PREFETCHED = 2
 _POLL_SECONDS = 0.05
-_SEED_BITS = 63
 
 
 class MicroBatch(NamedTuple):
     """What one forward pass trains on. `tensors`: latents and embeds, batch first, on the CPU.
 
     `seeds`: one 63-bit number for each example. `epoch` counts from 0. `size`: examples, the B of the tensors.
-    `weights`: how much each example counts in the loss; None when all count the same.
+    `weights`: how much each example counts in the loss; None when all count the same. `mask_B1HW`: how much each
+    latent counts, from 0 to 1; None when no example has a mask.
     """
 
     tensors: dict[str, Tensor]
@@ -41,17 +43,7 @@ class MicroBatch(NamedTuple):
     epoch: int
     size: int
     weights: list[float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """What a [[directory]] asks of its examples while they are trained.
-
-    `loss_weight`: how much each counts. `caption_dropout`: share of them (0 to 1) that get an empty caption.
-    """
-
-    loss_weight: float = 1.0
-    caption_dropout: float = 0.0
+    mask_B1HW: Tensor | None = None
 
 
 class GlobalBatch(NamedTuple):
@@ -60,12 +52,6 @@ class GlobalBatch(NamedTuple):
     bucket: Bucket
     examples: list[Example]
     position: int
-
-
-def hashed(*parts: int | str) -> int:
-    """A number of 63 bits that depends on the parts alone, the same on every machine."""
-    text = "\0".join(map(str, parts)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> (64 - _SEED_BITS)
 
 
 def epoch_order(plan: Plan, seed: int, epoch: int, *, shuffle: bool = True) -> list[GlobalBatch]:
@@ -122,8 +108,8 @@ class _Reader:
         seeds = [self._seed(epoch, batch.position + start + i) for i in range(size)]
         examples = batch.examples[start : start + size]
         entries = [self._entry(batch.bucket, e, s) for e, s in zip(examples, seeds, strict=True)]
-        tensors = {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
-        return MicroBatch(tensors, seeds, epoch, size, self._weights(examples))
+        tensors = {name: torch.stack([entry[name] for entry, _ in entries]) for name in entries[0][0]}
+        return MicroBatch(tensors, seeds, epoch, size, self._weights(examples), _masks(entries))
 
     def _folder(self, example: Example) -> Folder:
         return self.folders[self.plan.rows[example.row].directory] if self.folders else Folder()
@@ -137,24 +123,47 @@ class _Reader:
         # All evaluations draw the same noise, whatever the epoch: their losses are compared with each other.
         return hashed("example", self.seed, "evaluation" if self.evaluation else epoch, position)
 
-    def _entry(self, bucket: Bucket, example: Example, seed: int) -> dict[str, Tensor]:
-        dropped = hashed("uncond", seed) < self.uncond_fraction * 2**_SEED_BITS
-        dropped |= hashed("caption", seed) < self._folder(example).caption_dropout * 2**_SEED_BITS
-        digest = self.cache.digest(self.plan.rows[example.row].path)
-        latents = self.cache.get(latents_key(digest, bucket.size, self.pixels_identity))
-        embeds = self.cache.get(text_key("" if dropped else example.caption, self.text_identity))
-        assert not latents.keys() & embeds.keys(), "latents and embeds have names of their own"
-        return latents | embeds
+    def _entry(self, bucket: Bucket, example: Example, seed: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The tensors of one example, and its mask (H, W) if it has one; what is random comes from its seed alone."""
+        folder, path = self._folder(example), self.plan.rows[example.row].path
+        dropped = share("uncond", seed) < self.uncond_fraction or share("caption", seed) < folder.caption_dropout
+        texts = ("",) if dropped else folder.captions(example.caption)
+        text = texts[hashed("tags", seed) % len(texts)]
+        content = self.cache.digest(path)
+        draw = folder.look.draw(content, hashed("variant", seed) % folder.look.variants)
+        entry = self._latents(content, bucket, draw)
+        embeds = self.cache.get(text_key(text, self.text_identity))
+        assert not entry.keys() & embeds.keys(), "latents and embeds have names of their own"
+        control, mask = folder.controls.of(path), folder.masks.of(path)
+        if control is not None:
+            found = self._latents(self.cache.digest(control), bucket, draw)
+            entry |= {f"control_{name}": tensor for name, tensor in found.items()}
+        if mask is None:
+            return entry | embeds, None
+        height, width = entry["latents"].shape[-2:]
+        key = mask_key(self.cache.digest(mask), bucket.size, draw, (height, width))
+        return entry | embeds, self.cache.get(key)["mask"]
+
+    def _latents(self, content: str, bucket: Bucket, draw: Draw) -> dict[str, Tensor]:
+        return self.cache.get(latents_key(content, bucket.size, self.pixels_identity, draw))
+
+
+def _masks(entries: Sequence[tuple[dict[str, Tensor], Tensor | None]]) -> Tensor | None:
+    """The masks of a micro-batch as mask_B1HW from 0 to 1, all ones for examples without; None without any."""
+    if all(mask is None for _, mask in entries):
+        return None
+    each = [torch.ones(entry["latents"].shape[-2:]) if mask is None else mask.float() / 255 for entry, mask in entries]
+    return torch.stack(each)[:, None]
 
 
 class Loader(Iterator[MicroBatch]):
     """The micro-batches of one data-parallel rank, read ahead in a thread.
 
     Training goes on for ever, epoch after epoch; evaluation (`evaluation=True`: fixed order, fixed seeds) ends with
-    the epoch and begins anew with the next `iter`. `folders` (for training alone) stand in the order of the dataset's
-    directories. `state_dict` tells what has been CONSUMED, in whole global batches:
-    a resume in the middle of one serves it again from its first micro-batch. What the thread raises is raised by
-    `next`. Call `close`, or use it in a `with`, to end the thread.
+    the epoch and begins anew with the next `iter`. `folders` stand in the order of the dataset's directories; nothing
+    that they leave to chance, and none of their weights, counts in evaluation. `state_dict` tells what has been
+    CONSUMED, in whole global batches: a resume in the middle of one serves it again from its first micro-batch. What
+    the thread raises is raised by `next`. Call `close`, or use it in a `with`, to end the thread.
     """
 
     def __init__(
@@ -171,7 +180,8 @@ class Loader(Iterator[MicroBatch]):
         folders: Sequence[Folder] = (),
     ) -> None:
         assert 0 <= dp_rank < plan.data_parallel
-        uncond, folders = (0.0, ()) if evaluation else (uncond_fraction, tuple(folders))
+        uncond = 0.0 if evaluation else uncond_fraction
+        folders = tuple(folder.for_evaluation() if evaluation else folder for folder in folders)
         identities = (pixels_identity, text_identity)
         self._reader = _Reader(plan, cache, *identities, seed, dp_rank, uncond, evaluation, folders)
         self._epoch = self._batch = self._micro = 0

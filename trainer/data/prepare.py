@@ -7,23 +7,28 @@ plan. Encoders are loaded when something is missing from the cache, and freed be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dpnb.dataset.batch import Batch
 from dpnb.dataset.bucket import Plan, plan
-from dpnb.dataset.scan import Row, scan, without
+from dpnb.dataset.complete import complete_scan
+from dpnb.dataset.scan import Row, Scan, without
+from dpnb.dataset.subsample import subsample
 from dpnb.errors import DatasetError
-from dpnb.schema.dataset import Dataset, Directory, settings_of, with_trigger_word
+from dpnb.schema.dataset import Dataset, with_trigger_word
 from dpnb.schema.families.base import FamilyFacts
 from dpnb.schema.model import FACTS
 from dpnb.schema.training import Training
 from dpnb.toml import RunConfig
 from trainer.callbacks import Stopped
-from trainer.data.cache import Cache, Filled, fill, text_key
-from trainer.data.loader import Folder, Loader
+from trainer.data.cache import Cache, text_key
+from trainer.data.fill import Filled, fill
+from trainer.data.folder import Folder, folders_of
+from trainer.data.loader import Loader
 from trainer.engine import World, from_first, gather, together
 from trainer.families.base import Family, Tensors
 from trainer.report import Report
@@ -34,7 +39,8 @@ from trainer.sampling import texts_of
 class Data:
     """Everything the loop feeds on: plans, and the cache that holds what they name.
 
-    `folders`: what the directories of the training set ask of their examples, in order.
+    `folders`: what the directories of the training set ask of their examples, in order; `held_out_folders` the same of
+    the held-out sets by name.
     """
 
     cache: Cache
@@ -42,6 +48,7 @@ class Data:
     train: Plan
     held_out: dict[str, Plan]
     folders: tuple[Folder, ...] = ()
+    held_out_folders: dict[str, tuple[Folder, ...]] = field(default_factory=dict)
 
     def loader(self, plan: Plan, training: Training, *, replica: int, evaluation: bool = False) -> Loader:
         """The micro-batches of one replica, shuffled by the run's seed, or in fixed order for an evaluation."""
@@ -54,8 +61,12 @@ class Data:
             dp_rank=replica,
             uncond_fraction=training.uncond_fraction,
             evaluation=evaluation,
-            folders=self.folders,
+            folders=self._folders_of(plan),
         )
+
+    def _folders_of(self, plan: Plan) -> tuple[Folder, ...]:
+        names = (name for name, own in self.held_out.items() if own is plan)
+        return next((self.held_out_folders[name] for name in names), self.folders)
 
     def embeds_of(self, caption: str) -> Tensors:
         """What `encode_text` gave for a caption, batch of one."""
@@ -99,34 +110,42 @@ def prepare(
     fill_cache = _Filler(training, world, report, encoders, cache, stopped)
     facts = FACTS[training.model.type]
     dataset = with_trigger_word(config.dataset.value, training.trigger_word)
-    folders = tuple(_folder(dataset, directory) for directory in dataset.directory)
+    folders = from_first(partial(_folders, dataset, family))
     empty = [""] if any(folder.caption_dropout for folder in folders) else []
     train = fill_cache(
         dataset,
+        folders,
         deal=_dealer(dataset, facts, Batch.of(training, gpus=world.size)),
         prompts=[*texts_of(training.sample, training.trigger_word), *empty],
     )
-    held_out = {}
+    held_out, held_out_folders = {}, {}
     for name, document in config.eval_datasets.items():
         dataset = with_trigger_word(document.value, training.trigger_word)
         deal = _dealer(dataset, facts, Batch.of_evaluation(training, gpus=world.size))
         try:
-            held_out[name] = fill_cache(dataset, deal=deal)
+            own = from_first(partial(_folders, dataset, family))
+            held_out_folders[name] = tuple(folder.for_evaluation() for folder in own)
+            held_out[name] = fill_cache(dataset, held_out_folders[name], deal=deal)
         except DatasetError as error:
             raise DatasetError(f"held-out set '{name}' ({document.path}): {error}") from error
     family.free_encoders()
-    return Data(cache, family, train, held_out, folders)
+    return Data(cache, family, train, held_out, folders, held_out_folders)
 
 
-def _folder(dataset: Dataset, directory: Directory) -> Folder:
-    return Folder(directory.loss_weight, settings_of(dataset, directory).caption_dropout)
+def _folders(dataset: Dataset, family: Family) -> tuple[Folder, ...]:
+    """Raises `DatasetError` for control pictures that nothing would be done with."""
+    folders = folders_of(dataset)
+    if any(folder.controls for folder in folders) and not family.edits:
+        message = "control_path: this family is not trained on pairs of pictures by dpnb's own trainer yet"
+        raise DatasetError(f"{message}. Remove control_path from the dataset file")
+    return folders
 
 
 def _dealer(dataset: Dataset, facts: FamilyFacts, batch: Batch) -> Callable[[Sequence[Row]], Plan]:
     """Rows -> plan, with everything else fixed: planning happens twice when files turn out to be broken."""
 
     def deal(rows: Sequence[Row]) -> Plan:
-        return plan(rows, dataset, facts, **batch._asdict())
+        return subsample(plan(rows, dataset, facts, **batch._asdict()), dataset.subsample_ratio)
 
     return deal
 
@@ -143,13 +162,18 @@ class _Filler:
     stopped: Callable[[], bool]
 
     def __call__(
-        self, dataset: Dataset, *, deal: Callable[[Sequence[Row]], Plan], prompts: Sequence[str] = ()
+        self,
+        dataset: Dataset,
+        folders: Sequence[Folder],
+        *,
+        deal: Callable[[Sequence[Row]], Plan],
+        prompts: Sequence[str] = (),
     ) -> Plan:
         """The plan of a dataset, without the files that turned out to be broken. Collective."""
         self.report.phase("caching", "reading the pictures' headers")
-        found = from_first(lambda: scan(dataset, workers=self.training.map_num_proc))
+        found: Scan = from_first(lambda: complete_scan(dataset, workers=self.training.map_num_proc))
         planned = deal(found.rows)
-        filled = together(lambda: self._encode(planned, prompts))
+        filled = together(lambda: self._encode(planned, folders, prompts))
         shares = gather(None if filled is None else dict(filled.failures))
         if filled is None or None in shares:
             raise Stopped
@@ -160,13 +184,14 @@ class _Filler:
         _tell(planned, found.notes, self.report)
         return planned
 
-    def _encode(self, planned: Plan, prompts: Sequence[str]) -> Filled | None:
+    def _encode(self, planned: Plan, folders: Sequence[Folder], prompts: Sequence[str]) -> Filled | None:
         """This rank's share; None when it was told to stop."""
         try:
             return fill(
                 self.cache,
                 planned,
                 self.encoders,
+                folders=folders,
                 prompts=prompts,
                 uncond_fraction=self.training.uncond_fraction,
                 rank=self.world.rank,

@@ -74,6 +74,8 @@ class Family(Protocol):
     """Class names of the blocks whose linear layers get an adapter by default, and which float8 storage is for."""
     sensitive: Sequence[str]
     """How names of modules inside those blocks begin whose weights are too sensitive for float8 and stay in dtype."""
+    edits: bool
+    """Whether `prepare` makes something of control pictures: "control_<name>" beside each tensor of a picture."""
 
     @property
     def pixels_identity(self) -> str:
@@ -106,6 +108,9 @@ class Family(Protocol):
 
     def prepare(self, batch: Tensors, t_B: Tensor, noise: Tensor) -> Prepared:
         """Shift the times, noise the latents at t (1 = pure noise), lay out inputs and target, all on the CPU."""
+
+    def over_target(self, mask_B1HW: Tensor, batch: Tensors) -> Tensor:
+        """Weights on the grid of the latents, laid out as `prepare` lays out the target of that micro-batch."""
 
     def sample(self, denoise: Denoise, request: SampleRequest) -> Tensor:
         """Draw one picture with the stock diffusers pipeline around `denoise`: final latents, batch of one."""

@@ -99,9 +99,10 @@ class FluxOutput(nn.Module):
         self.proj_out: nn.Module = transformer.proj_out
 
     def forward(self, wire: tuple[Tensor, ...]) -> Tensor:
-        """FluxWire -> predicted velocity (B, L, 4C)."""
+        """FluxWire -> predicted velocity (B, L, 4C) of the noised tokens, without those of a control picture."""
         x = FluxWire(*wire)
-        return self.proj_out(self.norm_out(x.hidden_BLD, x.temb_BD))
+        noised_L = x.grid_BL3[0, :, 0] == 0
+        return self.proj_out(self.norm_out(x.hidden_BLD[:, noised_L], x.temb_BD))
 
 
 class FluxStandIn(nn.Module):
@@ -146,6 +147,7 @@ class Flux:
 
     adapter_blocks: Sequence[str] = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
     sensitive: Sequence[str] = ("norm",)  # with the modulation, which is a linear layer of AdaLayerNormZero
+    edits = True
     facts = FACTS["flux"]
 
     def __init__(self, model: FluxModel) -> None:
@@ -261,15 +263,24 @@ class Flux:
         if shift is not None:
             t_B = objective.shift_by(t_B, shift)
         noised, target = objective.flow_match(latents, noise, t_B)
+        hidden_BLC, grid_L3 = pack(noised), token_grid(height, width)
+        if "control_latents" in batch:
+            # As FluxKontextPipeline does: clean tokens behind the noised ones, told apart by the first coordinate.
+            hidden_BLC = torch.cat([hidden_BLC, pack(batch["control_latents"].float())], 1)
+            grid_L3 = torch.cat([grid_L3, grid_L3 + grid_L3.new_tensor([1, 0, 0])])
         inputs = FluxInputs(
-            pack(noised),
+            hidden_BLC,
             batch["text"].float(),
             batch["pooled"].float(),
             t_B,
             torch.full_like(t_B, self.model.guidance),
-            token_grid(height, width).expand(len(t_B), -1, -1),
+            grid_L3.expand(len(t_B), -1, -1),
         )
         return Prepared(inputs, pack(target), t_B)
+
+    def over_target(self, mask_B1HW: Tensor, batch: Tensors) -> Tensor:
+        """(B, L, 4C): every channel of a latent has its weight."""
+        return pack(mask_B1HW.expand(-1, batch["latents"].shape[1], -1, -1))
 
     # --- sampling ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,103 @@
+"""Scalars from the records of an event file, many at a time.
+
+A protobuf parser takes two microseconds for an event, and a run of 100,000 steps has most of a million of them. What
+TensorBoard's and PyTorch's writers make of one scalar has always the same form,
+
+    09 time (8) | 10 step (varint) | 2a length | 0a length | 0a length tag | 15 value (4)
+
+so NumPy reads all records of one length and one width of step at once. A record of any other form (several values,
+tensors, pictures, the first of a file, step 0) is left to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+
+_TIME_BYTES, _VALUE_BYTES = 8, 4
+_STEP_AT = 2 + _TIME_BYTES  # after 09, the time, and 10
+_WIDEST_STEP = 5  # bytes of a varint: steps up to 34 thousand million
+_SHORTEST_TAIL = 6 + 1 + 1 + _VALUE_BYTES
+_LONGEST_RECORD = 0x7F + 2 + _STEP_AT + _WIDEST_STEP  # its lengths are one byte each
+
+
+class Scalars(NamedTuple):
+    """Points of one tag. `places`: the position of each among the records that were given, rising."""
+
+    places: Ints
+    steps: Ints
+    wall_times: Floats
+    values: Floats
+
+
+def plain_scalars(data: bytes, starts: Sequence[int], lengths: Sequence[int]) -> tuple[dict[str, Scalars], Ints]:
+    """The scalars among the records of `data` that have the usual form, by tag, and the places of all other records.
+
+    `starts` and `lengths` say where the records stand, without their frames.
+    """
+    buffer = np.frombuffer(data, np.uint8)
+    begins, sizes = np.asarray(starts, np.int64), np.asarray(lengths, np.int64)
+    usual = np.zeros(len(begins), np.bool_)
+    found: dict[bytes, list[Scalars]] = {}
+    for size in np.unique(sizes).tolist():
+        if not _STEP_AT + 1 + _SHORTEST_TAIL <= size <= _LONGEST_RECORD:
+            continue
+        places = np.flatnonzero(sizes == size)
+        records = buffer[begins[places, None] + np.arange(size)]
+        for width in range(1, _WIDEST_STEP + 1):
+            tail_at = _STEP_AT + width
+            if size - tail_at < _SHORTEST_TAIL:
+                break
+            fits = _fits(records, width, size)
+            if fits.any():
+                usual[places[fits]] = True
+                _by_tag(records[fits], places[fits], tail_at, found)
+    by_tag = {tag.decode("utf-8", "replace"): joined(parts) for tag, parts in found.items()}
+    in_order = sorted(by_tag, key=lambda tag: int(by_tag[tag].places[0]))
+    return {tag: by_tag[tag] for tag in in_order}, np.flatnonzero(~usual)
+
+
+def _fits(records: Bytes, width: int, size: int) -> npt.NDArray[np.bool_]:
+    """Which records have the usual form with a step of so many bytes."""
+    tail_at = _STEP_AT + width
+    more = records[:, _STEP_AT:tail_at] >= 0x80  # set on all bytes of a varint but its last
+    summary, value, tag = size - tail_at - 2, size - tail_at - 4, size - tail_at - 6 - 1 - _VALUE_BYTES
+    expected = {0: 0x09, _STEP_AT - 1: 0x10, tail_at: 0x2A, tail_at + 1: summary, tail_at + 2: 0x0A}
+    expected |= {tail_at + 3: value, tail_at + 4: 0x0A, tail_at + 5: tag, size - _VALUE_BYTES - 1: 0x15}
+    right = more[:, :-1].all(axis=1) & ~more[:, -1]
+    for at, byte in expected.items():
+        right &= records[:, at] == byte
+    return right
+
+
+def _by_tag(records: Bytes, places: Ints, tail_at: int, found: dict[bytes, list[Scalars]]) -> None:
+    """Read records of one form and add them to `found`."""
+    width = tail_at - _STEP_AT
+    times = np.ascontiguousarray(records[:, 1 : 1 + _TIME_BYTES]).view("<f8")[:, 0]
+    groups = (records[:, _STEP_AT:tail_at] & 0x7F).astype(np.int64)
+    steps = (groups << (7 * np.arange(width))).sum(axis=1)
+    values = np.ascontiguousarray(records[:, -_VALUE_BYTES:]).view("<f4")[:, 0].astype(np.float64)
+    names = np.ascontiguousarray(records[:, tail_at + 6 : -_VALUE_BYTES - 1])
+    left = np.arange(len(records))
+    while len(left):  # once for each tag of this length, of which there are few
+        name = names[left[0]]
+        same = (names[left] == name).all(axis=1)
+        own, left = left[same], left[~same]
+        found.setdefault(name.tobytes(), []).append(Scalars(places[own], steps[own], times[own], values[own]))
+
+
+def joined(parts: list[Scalars]) -> Scalars:
+    """Points of one tag that were read apart, in the order of the file."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order = np.argsort(columns[0], kind="stable")
+    places, steps, times, values = (column[order] for column in columns)
+    return Scalars(places, steps, times, values)

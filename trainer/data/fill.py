@@ -1,0 +1,333 @@
+"""Filling the cache for a plan: which entries it needs, which are missing, and the work of one rank to make them.
+
+    plan + folders  ->  wishes (file, size, look)  ->  missing entries  --decode, in threads-->  encoder  ->  cache
+
+Files are hashed and decoded a little ahead of the encoder and no further, so that memory does not grow with the
+dataset. Masks come after the latents, whose grid they are brought to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dpnb.dataset.bucket import Plan, Size
+from dpnb.dataset.crop import decode
+from dpnb.dataset.scan import default_workers
+from dpnb.errors import DatasetError
+from trainer.data.augment import Draw, Look, render
+from trainer.data.cache import Cache, Key, latents_key, mask_key, text_key
+from trainer.data.folder import Folder
+from trainer.data.media import picture_pixels, to_tensor
+
+_log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = Callable[[int, int, str], None]
+
+
+class Encoder(Protocol):
+    """What `fill` needs of a family (trainer/families/base.py)."""
+
+    @property
+    def pixels_identity(self) -> str:
+        """Fingerprint of what turns pixels into latents."""
+
+    @property
+    def text_identity(self) -> str:
+        """Fingerprint of what turns captions into embeds."""
+
+    def encode_pixels(self, pixels_BCFHW: Tensor) -> dict[str, Tensor]:
+        """Pixels in [-1, 1] -> tensors, each with batch first."""
+
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Captions -> tensors, each with batch first, independent of the rest of the batch."""
+
+
+class Failure(NamedTuple):
+    """A file that could not be decoded, and why. The trainer gathers them from all ranks and plans anew."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(slots=True)
+class Filled:
+    """What `fill` did on this rank. `hits`: entries found; `misses`: entries encoded; `failures`: files left out."""
+
+    hits: int = 0
+    misses: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+def fill(
+    cache: Cache,
+    plan: Plan,
+    family: Encoder,
+    *,
+    folders: Sequence[Folder] = (),
+    prompts: Iterable[str] = (),
+    uncond_fraction: float = 0.0,
+    rank: int = 0,
+    world: int = 1,
+    batch_size: int = 1,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Filled:
+    """Encode what a plan needs and the cache lacks: this rank's share of the pictures and captions.
+
+    `folders`: what the directories of the plan ask for, in order. `prompts`: captions besides those of the plan (what
+    sampling asks for). With `uncond_fraction` above 0 the empty caption is encoded too. `batch_size`: items given to
+    an encoder at a time. `workers`: threads that decode. `progress(done, total, what)` is called as the items of this
+    rank are done. A picture that cannot be decoded, or whose mask or control picture cannot, is logged and returned in
+    `failures`. Raises `DatasetError` when the disk does not take an entry.
+    """
+    captions = captions_of(plan, folders) | set(prompts) | ({""} if uncond_fraction > 0 else set())
+    filling = _Filling(cache, family, batch_size, workers or default_workers(), progress or _silent)
+    asked = _asked(plan, folders)
+    with torch.no_grad():
+        # Shares are by position among all, not among those missing: ranks that start late would see other gaps.
+        filling.pictures(list(asked.items())[rank::world])
+        filling.masks(_masks(plan, folders, list(asked)[rank::world]))
+        filling.captions(sorted(captions)[rank::world])
+    return filling.filled
+
+
+def captions_of(plan: Plan, folders: Sequence[Folder] = ()) -> set[str]:
+    """The distinct captions that a plan trains on, those with tags left out among them."""
+    found = {
+        (plan.rows[example.row].directory if folders else 0, example.caption)
+        for bucket in plan.buckets
+        if bucket.batches
+        for example in bucket.examples
+    }
+    return {text for number, caption in found for text in (folders or (Folder(),))[number].captions(caption)}
+
+
+class _Wish(NamedTuple):
+    """A picture in one size and look. `drawn_for`: the file whose content decides on what is drawn."""
+
+    size: Size
+    look: Look
+    drawn_for: Path
+
+
+def _trained(plan: Plan, folders: Sequence[Folder]) -> Iterator[tuple[Path, Size, Folder]]:
+    """Every file in every size in which it is trained, in the order of the buckets, and its folder."""
+    for bucket in plan.buckets:
+        rows = dict.fromkeys(example.row for example in bucket.examples) if bucket.batches else {}
+        for index in rows:
+            row = plan.rows[index]
+            yield row.path, bucket.size, folders[row.directory] if folders else Folder()
+
+
+def _asked(plan: Plan, folders: Sequence[Folder]) -> dict[Path, list[_Wish]]:
+    """File -> what it is encoded as, in the order of the buckets, so that equal sizes come together."""
+    wishes: dict[Path, dict[_Wish, None]] = {}
+    for path, size, folder in _trained(plan, folders):
+        control = folder.controls.of(path)
+        for file in (path,) if control is None else (path, control):
+            wishes.setdefault(file, {})[_Wish(size, folder.look, path)] = None
+    return {path: list(own) for path, own in wishes.items()}
+
+
+def _masks(plan: Plan, folders: Sequence[Folder], mine: Iterable[Path]) -> dict[Path, list[tuple[Path, _Wish]]]:
+    """Picture -> (mask, what the picture is encoded as), for the pictures of one rank."""
+    found: dict[Path, list[tuple[Path, _Wish]]] = {}
+    own = set(mine)
+    for path, size, folder in _trained(plan, folders):
+        mask = folder.masks.of(path)
+        if mask is not None and path in own:
+            found.setdefault(path, []).append((mask, _Wish(size, folder.look, path)))
+    return found
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Progress that nobody asked for."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """One content to decode: the files that hold it, for which pictures each of them is, and the entries it lacks."""
+
+    digest: str
+    files: dict[Path, list[Path]]
+    missing: dict[Key, tuple[Size, Draw]]
+
+
+@dataclass(slots=True)
+class _Filling:
+    """The work of one `fill`."""
+
+    cache: Cache
+    family: Encoder
+    batch_size: int
+    workers: int
+    tell: Progress
+    filled: Filled = field(default_factory=Filled)
+    waiting: dict[Size, list[tuple[Key, Tensor]]] = field(default_factory=dict)
+
+    def pictures(self, pictures: Sequence[tuple[Path, list[_Wish]]]) -> None:
+        jobs = self._lacking(pictures)
+        for done, (job, result) in enumerate(_ahead(_decode, jobs, self.workers), 1):
+            if isinstance(result, str):
+                for path, pictures_of in job.files.items():
+                    self._fail(path, pictures_of, result)
+            else:
+                for (key, (size, _)), pixels_CFHW in zip(job.missing.items(), result, strict=True):
+                    self.waiting.setdefault(size, []).append((key, pixels_CFHW))
+                    if len(self.waiting[size]) == self.batch_size:
+                        self._encode(size)
+            self.tell(done, len(jobs), "encoding pictures")
+        for size in list(self.waiting):
+            self._encode(size)
+
+    def masks(self, masks: Mapping[Path, list[tuple[Path, _Wish]]]) -> None:
+        """Bring masks to the grid of the latents of their pictures, which are there by now."""
+        failed = {failure.path for failure in self.filled.failures}
+        items = [(picture, own) for picture, own in masks.items() if picture not in failed]
+        for done, ((picture, _), result) in enumerate(_ahead(self._mask, items, self.workers), 1):
+            if isinstance(result, str):
+                self._fail(picture, [picture], result)
+            else:
+                self.filled.hits += result[0]
+                self.filled.misses += result[1]
+            self.tell(done, len(items), "caching masks")
+
+    def captions(self, captions: Sequence[str]) -> None:
+        keys = {caption: text_key(caption, self.family.text_identity) for caption in captions}
+        missing = [caption for caption in captions if not self.cache.has(keys[caption])]
+        self.filled.hits += len(captions) - len(missing)
+        for start in range(0, len(missing), self.batch_size):
+            batch = missing[start : start + self.batch_size]
+            self._store([keys[caption] for caption in batch], self.family.encode_text(batch))
+            self.tell(start + len(batch), len(missing), "encoding captions")
+
+    def _lacking(self, pictures: Sequence[tuple[Path, list[_Wish]]]) -> list[_Job]:
+        """Hash files, in threads, and find out which entries they lack."""
+
+        def look(picture: tuple[Path, list[_Wish]]) -> tuple[int, _Job] | str:
+            path, wishes = picture
+            try:
+                digest = self.cache.digest(path)
+                drawn = [(w.size, draw) for w in wishes for draw in w.look.draws(self.cache.digest(w.drawn_for))]
+            except DatasetError as error:
+                return str(error).removeprefix(f"{path}: ")
+            keys = {latents_key(digest, size, self.family.pixels_identity, draw): (size, draw) for size, draw in drawn}
+            missing = {key: what for key, what in keys.items() if not self.cache.has(key)}
+            return len(keys), _Job(digest, {path: _drawn_for(wishes)}, missing)
+
+        jobs: dict[str, _Job] = {}
+        for done, ((path, wishes), found) in enumerate(_ahead(look, pictures, self.workers), 1):
+            self.tell(done, len(pictures), "looking for pictures in the cache")
+            if isinstance(found, str):
+                self._fail(path, _drawn_for(wishes), found)
+                continue
+            asked, job = found
+            self.filled.hits += asked - len(job.missing)
+            if job.missing:
+                known = jobs.setdefault(job.digest, job)
+                if known is not job:  # a copy of a file under another name
+                    known.files |= job.files
+                    known.missing |= job.missing
+        return list(jobs.values())
+
+    def _mask(self, item: tuple[Path, list[tuple[Path, _Wish]]]) -> tuple[int, int] | str:
+        """Cache the masks of one picture: how many were there and how many are new, or why that cannot be."""
+        picture, own = item
+        hits = misses = 0
+        content = self.cache.digest(picture)
+        for mask, wish in own:
+            for draw in wish.look.draws(content):
+                grid = self.cache.grid(latents_key(content, wish.size, self.family.pixels_identity, draw))
+                try:
+                    key = mask_key(self.cache.digest(mask), wish.size, draw, grid)
+                    values = None if self.cache.has(key) else mask_on_grid(mask.read_bytes(), wish.size, draw, grid)
+                except (DatasetError, OSError) as error:
+                    return f"its mask {mask} cannot be used: {str(error).removeprefix(f'{mask}: ')}"
+                if values is None:
+                    hits += 1
+                else:
+                    misses += 1
+                    self.cache.put(key, {"mask": values})
+        return hits, misses
+
+    def _encode(self, size: Size) -> None:
+        keys, pixels_CFHW = zip(*self.waiting.pop(size), strict=True)
+        self._store(keys, self.family.encode_pixels(torch.stack(pixels_CFHW)))
+
+    def _store(self, keys: Sequence[Key], tensors: Mapping[str, Tensor]) -> None:
+        """Cut a batch into entries."""
+        assert all(len(tensor) == len(keys) for tensor in tensors.values()), "an encoder gives batch first"
+        for position, key in enumerate(keys):
+            self.cache.put(key, {name: tensor[position] for name, tensor in tensors.items()})
+        self.filled.misses += len(keys)
+
+    def _fail(self, path: Path, pictures: Iterable[Path], reason: str) -> None:
+        """Leave out the pictures that a file is for: itself, or those whose control picture it is."""
+        for picture in pictures:
+            words = reason if picture == path else f"its control picture {path} cannot be used: {reason}"
+            _log.warning("%s is left out: %s", picture, words)
+            self.filled.failures.append(Failure(picture, words))
+
+
+def _drawn_for(wishes: Iterable[_Wish]) -> list[Path]:
+    return list(dict.fromkeys(wish.drawn_for for wish in wishes))
+
+
+def mask_on_grid(data: bytes, size: Size, draw: Draw, grid: tuple[int, int]) -> Tensor:
+    """A mask, cut and changed as its picture, on the grid (H, W) of the latents: whole numbers, 255 for white.
+
+    As in diffusion-pipe its red channel counts, and every latent takes the value of the nearest pixel. Raises
+    `DatasetError` with a reason (without a file name).
+    """
+    shown = render(decode(data).getchannel("R"), size, draw)
+    values_11HW = torch.from_numpy(np.array(shown, dtype=np.float32))[None, None]
+    return F.interpolate(values_11HW, size=grid, mode="nearest-exact")[0, 0].round().to(torch.uint8)
+
+
+def _decode(job: _Job) -> list[Tensor] | str:
+    """The pixels of everything that is missing, or the reason why there are none."""
+    try:
+        data = next(iter(job.files)).read_bytes()
+        if hashlib.sha256(data).hexdigest() != job.digest:
+            return "changed while it was being cached: start again when it is at rest"
+        wanted = list(job.missing.values())
+        if all(draw == Draw() for _, draw in wanted):
+            return picture_pixels(data, [size for size, _ in wanted])
+        picture = decode(data)
+        return [to_tensor(render(picture, size, draw)) for size, draw in wanted]
+    except DatasetError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[tuple[Item, Result]]:
+    """(item, function(item)) in order, computed in threads at most two for each worker ahead: bounded memory."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(function, item)))
+                if len(waiting) > 2 * workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
