@@ -111,7 +111,7 @@ import dpnb.dataset.scan, time
 from ipywidgets.widgets.widget import _instances
 before = set(_instances)
 read = dpnb.dataset.scan._row
-dpnb.dataset.scan._row = lambda *arguments: (time.sleep(0.02), read(*arguments))[1]
+dpnb.dataset.scan._row = lambda *arguments: (time.sleep(0.1), read(*arguments))[1]
 """
 
 
