@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import nbformat
 import pytest
@@ -270,6 +271,18 @@ def open_notebook(lab: Lab, chromium: Any) -> Iterator[Any]:
         if folder := os.environ.get("DPNB_SCREENSHOTS"):
             page.screenshot(path=Path(folder) / "last.png")  # what there was to see when a test failed
         page.close()
+    end_kernels(lab)
+
+
+def end_kernels(lab: Lab) -> None:
+    """End the kernel of every notebook: the next one of the same name would find what this one has left."""
+    headers = {"Authorization": f"token {TOKEN}"}
+    sessions = f"{lab.url}/api/sessions"
+    with urlopen(Request(sessions, headers=headers), timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - our own server
+        found = json.load(answer)
+    for session in found:
+        ending = Request(f"{sessions}/{session['id']}", headers=headers, method="DELETE")  # noqa: S310
+        urlopen(ending, timeout=PATIENCE_SECONDS).close()  # noqa: S310
 
 
 @pytest.fixture

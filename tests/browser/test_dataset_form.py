@@ -107,9 +107,9 @@ def test_a_dry_run_fits_a_narrow_page(open_notebook: Any, shapes: Path) -> None:
 
 
 SLOW = """
-import dpnb.dataset.scan, time
+import dpnb.dataset.scan, threading, time
 from ipywidgets.widgets.widget import _instances
-before = set(_instances)
+before, running = set(_instances), set(threading.enumerate())
 read = dpnb.dataset.scan._row
 dpnb.dataset.scan._row = lambda *arguments: (time.sleep(0.1), read(*arguments))[1]
 """
@@ -117,11 +117,10 @@ dpnb.dataset.scan._row = lambda *arguments: (time.sleep(0.1), read(*arguments))[
 
 def test_progress_cancel_and_close(open_notebook: Any, shapes: Path) -> None:
     ours = """
-import threading
 dpnb.dataset.scan._row = read
 form.close(); train.close()
 for _ in range(100):
-    left = [t.name for t in threading.enumerate() if t.name.startswith('dpnb ')]
+    left = [t.name for t in set(threading.enumerate()) - running if t.name.startswith('dpnb ')]
     if not left: break
     time.sleep(0.1)
 print('LEFT', left, [repr(_instances[key]) for key in set(_instances) - before])

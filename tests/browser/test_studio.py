@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ def fits(notebook: Any) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_run_from_the_preset_to_the_comparison(open_notebook: Any, lab: Any) -> None:
+    shutil.rmtree(lab.root / "dpnb-demo", ignore_errors=True)  # what the quickstart has left
     notebook = open_notebook(["import dpnb\nstudio = dpnb.Studio()\nstudio", LEFT], width_px=1360)
     page = notebook.page
     notebook.run_cell(0)
