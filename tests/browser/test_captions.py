@@ -46,7 +46,7 @@ def test_captions_are_edited_in_place(open_notebook: Any, animals: Path) -> None
     notebook.run_cell(0)
     page.wait_for_selector("text=30 pictures, 1 without a caption")
     page.wait_for_selector(".dpnb-error >> text=05.jpg: corrupt, or not a picture")
-    assert cells(page).count() == 12
+    notebook.until(lambda: cells(page).count() == 12, "not 12 pictures on the page")
     notebook.screenshot("captions-light", ".dpnb")
 
     first = page.get_by_label("00.jpg")
@@ -95,7 +95,7 @@ def test_pages_tags_and_the_next_without_a_caption(open_notebook: Any, animals: 
     page.get_by_label("Page", exact=True).first.fill("3")
     page.get_by_label("Page", exact=True).first.press("Enter")
     page.get_by_label("24.jpg").wait_for()
-    assert cells(page).count() == 6
+    notebook.until(lambda: cells(page).count() == 6, "not 6 pictures on the page")
     for expected in ("04.jpg", "20.jpg", "04.jpg"):
         page.get_by_role("button", name="Next without caption").click()
         notebook.until(lambda name=expected: page.evaluate(FOCUSED) == name, f"{expected} has not got the cursor")
