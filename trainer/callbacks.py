@@ -15,7 +15,6 @@ import math
 import signal
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -24,7 +23,6 @@ import psutil
 import torch
 import torch.distributed as dist
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from dpnb.runs.rundir import REQUESTS, Mark, MarkKind, Request, RunDir
 from dpnb.schema.training import Training
@@ -105,32 +103,6 @@ def check_stop(stop: StopSignal, run: RunDir) -> None:
         raise Stopped
 
 
-class Rate:
-    """The learning rate of the next step, as the schedule has just set it, and how a person changes it.
-
-    The optimizer is found by its steps: it belongs to DeepSpeed, which makes and wraps it in its own way.
-    """
-
-    def __init__(self) -> None:
-        stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-        handle = register_optimizer_step_post_hook(lambda optimizer, _args, _options: stepped.add(optimizer))
-        weakref.finalize(self, handle.remove)
-        self._stepped = stepped
-
-    def factor_for(self, lr: float) -> float | None:
-        """What the schedule has to be multiplied with to take the next step at `lr`; None where it has come to 0."""
-        scheduled = max(
-            (float(group["lr"]) for optimizer in self._stepped for group in optimizer.param_groups), default=0
-        )
-        return lr / scheduled if scheduled > 0 else None
-
-    def multiply(self, factor: float) -> None:
-        """Once after each step: the schedule sets its own rate again at the next."""
-        if factor != 1.0:
-            for group in (group for optimizer in self._stepped for group in optimizer.param_groups):
-                group["lr"] *= factor
-
-
 class Calendar:
     """Answers after every step what is due."""
 
@@ -142,6 +114,7 @@ class Calendar:
         stop: StopSignal,
         steps_per_epoch: int,
         now: Progress,
+        optimizer: Optimizer,
     ) -> None:
         self.training = training
         self.run = run
@@ -153,7 +126,7 @@ class Calendar:
             self.total_steps = min(self.total_steps, training.max_steps)
         self.last_checkpoint = time.monotonic()
         self.examples_before = now.examples
-        self._rate = Rate()
+        self._optimizer = optimizer
         self._paused = False
         self._forget_old_pause()
 
@@ -224,7 +197,9 @@ class Calendar:
         if self._paused and "pause" not in asked:
             self._mark(now, "continued", f"continued after step {now.step}")
         self._paused = "pause" in asked
-        self._rate.multiply(now.lr_factor)
+        if now.lr_factor != 1.0:  # once after each step: the schedule sets its own rate again at the next
+            for group in self._optimizer.param_groups:
+                group["lr"] *= now.lr_factor
         return asked
 
     def _agreed_requests(self, now: Progress) -> set[str]:
@@ -261,11 +236,11 @@ class Calendar:
         return 0.0
 
     def _set_lr(self, now: Progress, lr: float) -> None:
-        factor = self._rate.factor_for(lr)
-        if factor is None:
+        scheduled = max(float(group["lr"]) for group in self._optimizer.param_groups)
+        if scheduled <= 0:
             self._mark(now, "warning", f"the schedule has come to 0: a learning rate of {lr:g} has no effect")
             return
-        now.lr_factor = factor
+        now.lr_factor = lr / scheduled
         self._mark(now, "learning rate", f"learning rate {lr:g} from step {now.step + 1} on")
 
     def _forget_old_pause(self) -> None:

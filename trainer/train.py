@@ -105,10 +105,11 @@ def learn(
     report.phase("loading", "reading the configuration")
     family = families.build(training.model)
     data = prepare(config, family, world, report, stop.seen.is_set)
+    steps_per_epoch = data.train.steps_per_epoch
 
     callbacks.check_stop(stop, run)
     report.phase("loading", "loading the network")
-    network = session.build_network(family, training, world, data.train.steps_per_epoch)
+    network = session.build_network(family, training, world, steps_per_epoch)
     engine = network.engine
     now = callbacks.Progress()
     with session.open_loaders(data, training, engine.replica) as (loader, held_out):
@@ -117,7 +118,7 @@ def learn(
             loader.load_state_dict(place)
             report.start_at(step=now.step, epoch=now.epoch, examples=now.examples)
             report.say(f"resumed {resume_from.name} of {run.path}")
-        calendar = callbacks.Calendar(training, run, world, stop, data.train.steps_per_epoch, now)
+        calendar = callbacks.Calendar(training, run, world, stop, steps_per_epoch, now, engine.optimizer)
         report.totals(steps=calendar.total_steps, epochs=training.epochs)
         report.open_charts(first_step=now.step + 1)
         acts = session.Acts(config, family, data, network, run, world, report, held_out)
@@ -135,7 +136,7 @@ def learn(
             loss = engine.train_step([noised(family, batch, training.loss) for batch in batches])
             now.step += 1
             now.examples += sum(batch.size for batch in batches) * engine.replicas
-            now.epoch = -(-now.step // data.train.steps_per_epoch)
+            now.epoch = -(-now.step // steps_per_epoch)
             acts.after_step(now, loss, seconds=time.monotonic() - started)
             due = calendar.due(now)
             if acts.measure(due, now):

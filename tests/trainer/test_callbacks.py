@@ -21,10 +21,13 @@ from trainer.callbacks import Due, Progress
 STEPS_PER_EPOCH, EXAMPLES_PER_STEP = 3, 4
 
 
-def calendar(path: Path, now: Progress | None = None, **changes: Any) -> callbacks.Calendar:
+def calendar(
+    path: Path, now: Progress | None = None, optimizer: torch.optim.Optimizer | None = None, **changes: Any
+) -> callbacks.Calendar:
     asked = small.training(**({"epochs": 4, "save_every_n_epochs": None} | changes))
     stop = callbacks.StopSignal()
-    return callbacks.Calendar(asked, RunDir(path), small.alone(), stop, STEPS_PER_EPOCH, now or Progress())
+    optimizer = optimizer or torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    return callbacks.Calendar(asked, RunDir(path), small.alone(), stop, STEPS_PER_EPOCH, now or Progress(), optimizer)
 
 
 def at(step: int) -> Progress:
@@ -179,8 +182,8 @@ def stepping(factor: Callable[[int], float], lr: float = 1e-3) -> tuple[torch.op
 
 
 def test_the_learning_rate_is_changed_from_the_next_step_on(tmp_path: Path) -> None:
-    own, now = calendar(tmp_path), at(1)
-    _optimizer, step = stepping(lambda n: 1.0 if n < 3 else 0.5)
+    optimizer, step = stepping(lambda n: 1.0 if n < 3 else 0.5)
+    own, now = calendar(tmp_path, optimizer=optimizer), at(1)
     rates = [step()]
     own.run.request("set_lr", {"lr": 2e-4})
     for number in range(2, 6):
@@ -196,8 +199,8 @@ def test_the_learning_rate_is_changed_from_the_next_step_on(tmp_path: Path) -> N
 def test_a_resumed_run_goes_on_with_the_changed_learning_rate(tmp_path: Path) -> None:
     now = at(4)
     now.lr_factor = 0.5
-    own = calendar(tmp_path, now)
-    _optimizer, step = stepping(lambda _: 1.0)
+    optimizer, step = stepping(lambda _: 1.0)
+    own = calendar(tmp_path, now, optimizer)
     step()
     own.due(now)
     assert step() == pytest.approx(5e-4)
@@ -205,8 +208,8 @@ def test_a_resumed_run_goes_on_with_the_changed_learning_rate(tmp_path: Path) ->
 
 @pytest.mark.parametrize("asked", [{"lr": 0}, {"lr": -1e-5}, {"lr": "fast"}, {"lr": True}, {"lr": math.inf}, {}])
 def test_what_is_no_learning_rate_is_said_and_passed_over(asked: dict[str, Any], tmp_path: Path) -> None:
-    own, now = calendar(tmp_path), at(1)
-    _optimizer, step = stepping(lambda _: 1.0)
+    optimizer, step = stepping(lambda _: 1.0)
+    own, now = calendar(tmp_path, optimizer=optimizer), at(1)
     step()
     own.run.request("set_lr", asked)
     assert own.due(now) == Due()
@@ -217,8 +220,8 @@ def test_what_is_no_learning_rate_is_said_and_passed_over(asked: dict[str, Any],
 
 
 def test_a_schedule_that_has_come_to_nothing_stays_there(tmp_path: Path) -> None:
-    own, now = calendar(tmp_path), at(1)
-    _optimizer, step = stepping(lambda n: 1.0 - n)
+    optimizer, step = stepping(lambda n: 1.0 - n)
+    own, now = calendar(tmp_path, optimizer=optimizer), at(1)
     step()
     own.run.request("set_lr", {"lr": 1e-4})
     own.due(now)
