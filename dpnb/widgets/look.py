@@ -112,9 +112,9 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-badge { display: inline-block; border-radius: 10px; padding: 0 10px; font-size: 12px; font-weight: 600;
   border: 1px solid currentColor; }
 .dpnb .dpnb-badge-running, .dpnb .dpnb-badge-starting { color: var(--jp-brand-color1); }
-.dpnb .dpnb-badge-done { color: var(--jp-success-color0, var(--jp-success-color1)); }
+.dpnb .dpnb-badge-done, .dpnb .dpnb-badge-healthy { color: var(--jp-success-color0, var(--jp-success-color1)); }
 .dpnb .dpnb-badge-stopped { color: var(--jp-ui-font-color2); }
-.dpnb .dpnb-badge-failed, .dpnb .dpnb-badge-dead { color: var(--jp-error-color1); }
+.dpnb .dpnb-badge-failed, .dpnb .dpnb-badge-dead, .dpnb .dpnb-badge-unhealthy { color: var(--jp-error-color1); }
 .dpnb .dpnb-figures { display: flex; flex-wrap: wrap; gap: 6px 32px; margin: 6px 0 8px; }
 .dpnb .dpnb-figures b { display: block; font-size: 17px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .dpnb .dpnb-figures span { color: var(--jp-ui-font-color2); font-size: 12px; }

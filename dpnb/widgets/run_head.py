@@ -80,9 +80,9 @@ def health_html(run: RunDir) -> str:
 
 
 def _health_badge(health: Health) -> str:
-    kind, word = ("failed", "unhealthy") if health.wrong else ("done", "healthy")
+    word = "unhealthy" if health.wrong else "healthy"
     return (
-        f'<span><span class="dpnb-badge dpnb-badge-{kind}">{escape(health.folder.name)}: {word}</span> '
+        f'<span><span class="dpnb-badge dpnb-badge-{word}">{escape(health.folder.name)}: {word}</span> '
         f'<span class="dpnb-quiet">{escape(", ".join(health.wrong or health.facts))}</span></span>'
     )
 

@@ -139,20 +139,18 @@ class Notebook:
 
     def run_cell(self, position: int, timeout_seconds: float | None = 2 * PATIENCE_SECONDS) -> None:
         """Run one cell; with no timeout, do not wait for its end."""
-        before = self.execution_counts()[position]
+        # The number that a cell ran as says nothing: after a restart it is 1 again.
         self.page.evaluate(
             """position => {
               jupyterapp.shell.currentWidget.content.activeCellIndex = position;
-              jupyterapp.commands.execute('notebook:run-cell');
+              window.dpnbCellRan = false;
+              jupyterapp.commands.execute('notebook:run-cell').then(() => { window.dpnbCellRan = true; });
             }""",
             position,
         )
         if timeout_seconds is not None:
-            self.until(
-                lambda: self.execution_counts()[position] not in (None, before),
-                "the cell did not run",
-                timeout_seconds,
-            )
+            self.until(lambda: self.page.evaluate("() => window.dpnbCellRan"), "the cell did not run", timeout_seconds)
+            assert self.execution_counts()[position] is not None, "there was no kernel to run the cell"
             self.wait_idle(timeout_seconds)
 
     def wait_idle(self, timeout_seconds: float = PATIENCE_SECONDS) -> None:
