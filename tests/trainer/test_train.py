@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +166,14 @@ def test_a_configuration_error_found_late_names_the_file() -> None:
         "run.toml: error: optimizer.type: not here. Use another.\n"
         "data.toml:3:1: error: optimizer.type: not here. Use another."
     )
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_idle_cpu_threads_sleep_unless_the_user_says_otherwise(given: str | None, expected: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if given is not None:
+        environment["OMP_WAIT_POLICY"] = given
+    code = "import sys, trainer.train, os; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    argv = [sys.executable, "-c", code]
+    printed = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert printed == [expected, "False"]  # read by the library when torch is loaded
