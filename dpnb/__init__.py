@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dpnb.runs.launch import launch
     from dpnb.runs.process import Run
     from dpnb.runs.queue import Queue, queue
+    from dpnb.runs.restart import restart
     from dpnb.runs.triage import Card, diagnose
     from dpnb.schema.dataset import Dataset
     from dpnb.schema.training import Training
@@ -54,6 +55,7 @@ _HOMES = {
     "load": "dpnb.toml",
     "load_run": "dpnb.toml",
     "queue": "dpnb.runs.queue",
+    "restart": "dpnb.runs.restart",
     "tiny_lora": "dpnb.presets",
 }
 
@@ -81,6 +83,7 @@ __all__ = [
     "load_run",
     "queue",
     "report",
+    "restart",
     "runs",
     "tensorboard",
     "tiny_lora",

@@ -5,7 +5,8 @@ processes, so they are agreed on by all ranks once a step: every rank then does 
 
 Two control files change how a run goes on. `set_lr` multiplies the schedule from the next step on, and a checkpoint
 keeps that (`Progress.lr_factor`). `pause` holds all ranks after their step for as long as the file stands; what else
-is asked for meanwhile is done at once, and one step is taken after it. A pause ends with the process.
+is asked for meanwhile is done at once, and one step is taken after it. A pause ends with the process. A third,
+`sample`, may name prompts to be drawn instead of the run's own.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ import torch
 import torch.distributed as dist
 from torch.optim import Optimizer
 
+from dpnb.errors import errors_in
 from dpnb.runs.rundir import REQUESTS, Mark, MarkKind, Request, RunDir
+from dpnb.schema.sample import Prompt, Sampling
 from dpnb.schema.training import Training
-from trainer.engine import World, gather
+from dpnb.toml import validate
+from trainer.engine import World, from_first, gather
 from trainer.report import note
 
 PAUSE_SECONDS = 0.5  # between two looks at whether a pause is over
@@ -69,6 +73,7 @@ class Due:
     export: str | None = None  # name of the folder
     checkpoint: bool = False
     quit: bool = False
+    prompts: tuple[Prompt, ...] = ()  # to be drawn besides: what a person has asked for in other words
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -128,6 +133,7 @@ class Calendar:
         self.examples_before = now.examples
         self._optimizer = optimizer
         self._paused = False
+        self._prompts: object = None  # what the last request for samples says of them
         self._forget_old_pause()
 
     def due(self, now: Progress) -> Due:
@@ -140,9 +146,10 @@ class Calendar:
             self._every(now, epoch, t.eval_every_n_epochs, t.eval_every_n_steps, t.eval_every_n_examples)
             or "evaluate" in asked
         )
+        prompts = from_first(lambda: self._asked_prompts(now)) if "sample" in asked else ()
         sample = t.sample is not None and (
             self._every(now, epoch, t.sample.every_n_epochs, t.sample.every_n_steps, None)
-            or "sample" in asked
+            or ("sample" in asked and prompts == ())
             or finished
         )
         checkpoint = _divides(t.checkpoint_every_n_epochs, epoch) or "clock" in asked or "save" in asked or last
@@ -150,7 +157,7 @@ class Calendar:
         self.examples_before = now.examples
         if checkpoint:
             self.last_checkpoint = time.monotonic()
-        return Due(evaluate, sample, export, checkpoint, quit=last)
+        return Due(evaluate, sample, export, checkpoint, quit=last, prompts=prompts or ())
 
     def ending(self, due: Due, now: Progress) -> Due:
         """What is due when the run ends with this step after all: the same as after the last one."""
@@ -218,6 +225,8 @@ class Calendar:
             )
         if self.world.size > 1:
             dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        if "sample" in mine:
+            self._prompts = self.run.request_detail("sample").get("prompts")
         *seen, lr = flags.tolist()
         agreed = {name for name, flag in zip(names, seen, strict=True) if flag}
         for request in REQUESTS:
@@ -234,6 +243,18 @@ class Calendar:
             return float(lr)
         self._mark(now, "warning", f'set_lr names {lr!r}: expected {{"lr": 1e-5}} or another number above 0')
         return 0.0
+
+    def _asked_prompts(self, now: Progress) -> tuple[Prompt, ...] | None:
+        """The prompts that a request for samples names, as in the [sample] table; () where it names none, and None,
+        with a mark that says so, where they cannot be drawn."""
+        asked, self._prompts = self._prompts, None
+        if asked is None or self.training.sample is None:
+            return ()
+        table, problems = validate({"prompts": asked}, Sampling)
+        if table is not None and not errors_in(problems):
+            return tuple(table.prompts)
+        self._mark(now, "warning", f"sample: {problems[0].key}: {problems[0].message} Nothing is drawn")
+        return None
 
     def _set_lr(self, now: Progress, lr: float) -> None:
         scheduled = max(float(group["lr"]) for group in self._optimizer.param_groups)

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from dpnb.schema.training import Training
 from trainer import adapters, ema, storage
 from trainer.engine import StageEngine, World, from_first, gather, together
 from trainer.families.base import DTYPES, Family
+from trainer.health import check_change, check_health, check_names
 
 HEALTH_FILE = "health.json"
 _BEFORE = ".before"  # the ending of an export that is being replaced; see `replace_folder`
@@ -80,7 +80,9 @@ class Exporter:
         for place, weights in found.items():
             (hidden / place).mkdir(exist_ok=True)
             self._save(hidden / place, weights)
-        health = check_health(found["."])
+        health = check_health(found["."]) | check_names(found["."], hidden)
+        if (before := self._last_good()) is not None:
+            health |= check_change(found["."], before)
         if self.run.run_toml.exists():
             shutil.copyfile(self.run.run_toml, hidden / self.run.run_toml.name)
         (hidden / HEALTH_FILE).write_text(json.dumps(health, indent=1))
@@ -89,6 +91,9 @@ class Exporter:
         flush_folder(hidden)
         replace_folder(hidden, self.run.path / (name if health["finite"] else f"{name}.broken"))
         return health
+
+    def _last_good(self) -> Path | None:
+        return next((folder for folder in reversed(self.run.exports()) if (folder / HEALTH_FILE).exists()), None)
 
     def _save(self, folder: Path, weights: dict[str, Tensor]) -> None:
         if self.training.adapter is not None:
@@ -131,20 +136,6 @@ class Exporter:
 def _refused(path: Path, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or error
     return f"cannot write {path}: {reason}. What was saved before is kept. Make room, then resume."
-
-
-def check_health(weights: dict[str, Tensor]) -> dict[str, Any]:
-    """What can be seen of trained weights: finite, overall norm, number of tensors, and how many of those that an
-    adapter begins with at zero (LoRA's B matrices and their like) are no longer zero."""
-    lora_b = [t for name, t in weights.items() if name.endswith(adapters.SCALED)]
-    squares = sum(float(t.float().pow(2).sum()) for t in weights.values())
-    return {
-        "finite": all(bool(torch.isfinite(t.float()).all()) for t in weights.values()),
-        "b_nonzero": sum(bool(t.any()) for t in lora_b),
-        "b_total": len(lora_b),
-        "norm": squares**0.5,
-        "tensors": len(weights),
-    }
 
 
 def replace_folder(new: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,32 @@ class Sampler:
         self.sampling = sampling
         self.run = run
         self.world = world
+        self.embeds_of, self.trigger_word = embeds_of, trigger_word
         self.requests = [_request(sampling, prompt, embeds_of) for prompt in prompts_of(sampling, trigger_word)]
 
-    def draw(self, engine: StageEngine, step: int, report: Report) -> None:
-        """Draw every prompt; collective. Files appear one by one."""
+    def others(self, prompts: Sequence[Prompt]) -> Sampling:
+        """The [sample] table with other prompts than its own."""
+        return self.sampling.model_copy(update={"prompts": list(prompts)})
+
+    def draw(self, engine: StageEngine, step: int, report: Report, other: Sequence[Prompt] = ()) -> None:
+        """Draw every prompt of the table, or `other` ones, which stand behind those; collective.
+
+        Files appear one by one. The embeds of other prompts have to be in the cache.
+        """
         folder = self.run.sample_dir(step)
         started = time.monotonic()
-        for index, request in enumerate(self.requests):
+        first, requests = 0, self.requests
+        if other:
+            first, word = len(requests), self.trigger_word
+            requests = [_request(self.sampling, p, self.embeds_of) for p in prompts_of(self.others(other), word)]
+        for index, request in enumerate(requests):
             if index % engine.replicas != engine.replica:
                 continue
-            report.progress(index, len(self.requests), "sample")
+            report.progress(index, len(requests), "sample")
             latents = self.family.sample(engine.predict, request)
             if engine.is_first_stage():
                 pixels = self.family.decode(latents, engine.device)
-                write_sample(folder, index, pixels[0], _settings(request, step))
+                write_sample(folder, first + index, pixels[0], _settings(request, step))
         if self.world.size > 1:
             dist.barrier()
         report.scalars({"samples/seconds": time.monotonic() - started})

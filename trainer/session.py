@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import logging
 import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from dpnb.errors import ConfigError, Loc, Problem, RunError
 from dpnb.runs.rundir import RunDir
 from dpnb.schema.loss import Loss
+from dpnb.schema.sample import Prompt
 from dpnb.schema.training import Training
 from dpnb.toml import Document, RunConfig
 from dpnb.toml.secrets import without_secrets
@@ -48,7 +50,7 @@ from trainer.engine import StageEngine, World
 from trainer.export import Exporter, restore_folders
 from trainer.families.base import DTYPES, Family
 from trainer.report import Report
-from trainer.sampling import Sampler
+from trainer.sampling import Sampler, texts_of
 
 
 def quiet_libraries() -> None:
@@ -90,10 +92,34 @@ def open_run(training: Training, arguments: argparse.Namespace, world: World) ->
             return RunDir.create(training.output_dir), None
         return resumed, resumed.latest_checkpoint()
 
-    run, resume_from = engine.from_first(decide)
-    if world.is_first:
+    return engine.from_first(decide)
+
+
+@contextlib.contextmanager
+def claimed(run: RunDir) -> Iterator[None]:
+    """Within this block nobody else may start the run; what an earlier start left in it is cleared up. Collective.
+
+    Raises `RunError` on every rank for a run that another process is at. Where there is a supervisor, it has the lock.
+    """
+    lock = -1
+
+    def claim() -> None:
+        nonlocal lock
+        if os.environ.get("DPNB_SUPERVISED") != "1":
+            lock = os.open(run.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = f"{run.path} is being started or run by another process: wait, or stop it with `dpnb stop`"
+                raise RunError(message) from None
         _sweep(run)
-    return run, resume_from
+
+    try:
+        engine.from_first(claim)
+        yield
+    finally:
+        if lock >= 0:
+            os.close(lock)
 
 
 def _named_run(path: Path) -> RunDir:
@@ -209,6 +235,7 @@ class Acts:
     ) -> None:
         self.training = config.training.value
         self.family = family
+        self.data = data
         self.steps_per_epoch = data.train.steps_per_epoch
         self.engine = network.engine
         self.run = run
@@ -283,6 +310,8 @@ class Acts:
         which names the step as done: a run killed between the two exports again when it is resumed."""
         if due.sample:
             self._sample(now)
+        if due.prompts:
+            self._sample_others(now, due.prompts)
         if due.export is not None:
             self._export(due.export)
             self._prune(retention.prune_exports, self.training.keep_last_n_saves)
@@ -290,7 +319,7 @@ class Acts:
             self.report.phase("saving", f"writing checkpoint {self.run.checkpoint_tag(now.step)}")
             checkpoint.save(self.engine, self.run, self.world, now, dict(place), self.average)
             self._prune(retention.prune_checkpoints, self.training.keep_last_n_checkpoints)
-        if due.export is not None or due.checkpoint or due.sample or due.evaluate:
+        if due.export is not None or due.checkpoint or due.sample or due.prompts or due.evaluate:
             self.report.flush()
             self.report.phase("training")
 
@@ -307,6 +336,18 @@ class Acts:
             self.report.phase("sampling", f"drawing samples of step {now.step}")
             with shown(self.average):
                 self.sampler.draw(self.engine, now.step, self.report)
+
+    def _sample_others(self, now: Progress, prompts: Sequence[Prompt]) -> None:
+        """Draw what a person has asked for in other words than those of the file."""
+        if self.sampler is None:
+            return
+        self.report.phase("sampling", f"drawing {len(prompts)} other prompt{'s' * (len(prompts) != 1)}")
+        captions = texts_of(self.sampler.others(prompts), self.training.trigger_word)
+        if problem := self.data.add_captions(captions):
+            self.report.say(f"warning: the prompts that were asked for are not drawn: {problem}")
+            return
+        with shown(self.average):
+            self.sampler.draw(self.engine, now.step, self.report, prompts)
 
     def _export(self, name: str) -> None:
         self.report.phase("saving", f"exporting {name}")

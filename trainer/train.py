@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,10 +80,11 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> None:
     training = config.training.value
     session.quiet_libraries()
     stop = callbacks.StopSignal()
-    with stop.caught():
+    with stop.caught(), ExitStack() as claim:
         world = join_world()
         with one_voice():
             run, resume_from = session.open_run(training, arguments, world)
+            claim.enter_context(session.claimed(run))
         with Report(run, speaks=world.is_first, x_axis_examples=training.x_axis_examples) as report, one_voice():
             report.keep_request(session.request_files(run, config))
             try:

@@ -62,6 +62,15 @@ def _deepspeed_options(spread: Spread) -> list[str]:
     return [*options, "--master_port", str(spread.master_port)]
 
 
+def num_gpus_of(argv: list[str]) -> int | None:
+    """How many processes on this machine a command of ours has started; None where it does not say so."""
+    for option in ("--num_gpus", "--include"):
+        if option in argv[:-1]:
+            value = argv[argv.index(option) + 1]
+            return int(value) if value.isdigit() else value.count(",") + 1
+    return None
+
+
 def deepspeed(checkout: Path | None = None) -> str:
     """DeepSpeed's command: of a checkout's own environment, else beside this Python, else on the PATH.
 
@@ -91,8 +100,11 @@ def check_checkout(path: Path | None) -> Path:
     return path.resolve()
 
 
-def with_full_paths(section: S) -> S:
-    """A copy whose paths all count from the root: a program that runs in another folder then finds the same files."""
+def with_full_paths(section: S, folder: Path | str = "") -> S:
+    """A copy whose paths all count from the root: a program that runs in another folder then finds the same files.
+
+    `folder`: from where they count now, the working directory by default.
+    """
     copy = section.model_copy(deep=True)
     for loc, info, value in list(walk(copy)):
         if ui_of(info).path is None or not value:
@@ -100,8 +112,7 @@ def with_full_paths(section: S) -> S:
         holder: object = copy
         for part in loc[:-1]:
             holder = holder[int(part)] if isinstance(holder, list) else getattr(holder, str(part))
-        full = (
-            [str(Path(item).absolute()) for item in value] if isinstance(value, list) else str(Path(value).absolute())
-        )
+        whole = [str(Path(folder, item).absolute()) for item in (value if isinstance(value, list) else [value])]
+        full = whole if isinstance(value, list) else whole[0]
         setattr(holder, str(loc[-1]), full)
     return copy

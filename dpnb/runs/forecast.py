@@ -14,6 +14,7 @@ from typing import NamedTuple
 from dpnb import toml
 from dpnb.errors import DpnbError
 from dpnb.runs import preflight, session
+from dpnb.runs.backends import num_gpus_of
 from dpnb.runs.rundir import RunDir, find_runs
 from dpnb.runs.text import short_time
 from dpnb.schema.dataset import Dataset
@@ -74,7 +75,7 @@ def _kind_of(run: RunDir) -> tuple[object, ...] | None:
         dataset = toml.load(run.dataset_toml, Dataset, paths=False).value
     except DpnbError:  # of another version, or gone
         return None
-    return _kind(training, dataset, _num_gpus(info.argv if info else [], training))
+    return _kind(training, dataset, num_gpus_of(info.argv if info else []) or training.pipeline_stages)
 
 
 def _kind(training: Training, dataset: Dataset, num_gpus: int) -> tuple[object, ...]:
@@ -88,12 +89,3 @@ def _kind(training: Training, dataset: Dataset, num_gpus: int) -> tuple[object, 
         str((t.activation_checkpointing, t.blocks_to_swap, t.optimizer.type)),
         str([dataset.resolutions, *(folder.resolutions for folder in dataset.directory)]),
     )
-
-
-def _num_gpus(argv: list[str], training: Training) -> int:
-    """How many processes a command of ours has started."""
-    for option in ("--num_gpus", "--include"):
-        if option in argv[:-1]:
-            value = argv[argv.index(option) + 1]
-            return int(value) if value.isdigit() else value.count(",") + 1
-    return training.pipeline_stages

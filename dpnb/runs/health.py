@@ -39,6 +39,11 @@ def unhealthy(health: dict[str, Any]) -> list[str]:
         found.append(f"{total - nonzero} of {total} trained matrices are still zero")
     if not health.get("tensors", 1):
         found.append("it holds no weights")
+    for key, words in (("missing", "its file lacks"), ("unexpected", "its file holds what nobody asked for:")):
+        if isinstance(names := health.get(key), list) and names:
+            found.append(f"{words} {', '.join(map(str, names))}")
+    if health.get("change") == 0:
+        found.append(f"nothing has changed since {health.get('since')}")
     return found
 
 
@@ -46,4 +51,9 @@ def _facts(health: dict[str, Any]) -> list[str]:
     found = [f"{health.get('tensors', '?')} tensors"] + ["all finite"] * (health.get("finite") is True)
     if isinstance(norm := health.get("norm"), int | float):
         found.append(f"norm {norm:.4g}")
+    if isinstance(norms := health.get("norms"), dict) and len(norms) > 1:
+        largest = max(norms, key=lambda block: float(norms[block]))
+        found.append(f"largest in {largest} ({norms[largest]:.3g})")
+    if isinstance(change := health.get("change"), int | float):
+        found.append(f"changed by {100 * change:.3g} % since {health.get('since')}")
     return found

@@ -28,13 +28,17 @@ def lost_words(info: ProcessInfo) -> str:
     """What became of the lost rank, in words; empty when none was lost."""
     if info.lost_rank is None or info.lost_code is None:
         return ""
-    if info.lost_code >= 0:
-        return f"rank {info.lost_rank} ended with exit code {info.lost_code}"
+    return f"rank {info.lost_rank} {ended_words(info.lost_code)}"
+
+
+def ended_words(code: int) -> str:
+    """How a process ended, by its exit code: negative for a signal."""
+    if code >= 0:
+        return f"ended with exit code {code}"
     try:
-        name = signal.Signals(-info.lost_code).name
+        return f"was killed by {signal.Signals(-code).name}"
     except ValueError:  # a real-time signal has no name
-        name = f"signal {-info.lost_code}"
-    return f"rank {info.lost_rank} was killed by {name}"
+        return f"was killed by signal {-code}"
 
 
 class Lost(NamedTuple):

@@ -16,7 +16,7 @@ mean: charts, galleries and checkpoints are built on top.
       epoch2/ step400/                         exports: what a user takes away
       global_step400/ latest                   checkpoints: what a resume needs
       save save_quit sample evaluate           control files: touch one to ask for it
-      set_lr            another one, which says {"lr": 1e-5}
+      set_lr            another one, which says {"lr": 1e-5}; sample may say {"prompts": ["other words", ...]}
       pause             the run waits after its step for as long as this file stands
 
 A reader never sees half a file: everything is written to a temporary name, flushed to disk, then renamed.
@@ -84,7 +84,8 @@ class ProcessInfo:
     `started_ticks` the same in clock ticks since boot, which no change of the clock moves (None without /proc).
     `exit_code` is 0 for a run that ended well, negative for a signal; `stopped_by` names the signal ("SIGTERM",
     "SIGKILL") with which a person ended the run, and is None for a run that ended by itself or on a control file.
-    `lost_rank` is the first rank that ended badly, and `lost_code` how: negative for a signal.
+    `lost_rank` is the first rank that ended badly, and `lost_code` how: negative for a signal. `launcher_code` is that
+    of a launcher which ended before its ranks although nobody had asked for it: they then saved and ended.
     `backend` is the program that trains, "trainer" or "diffusion-pipe"; the latter makes its own folder below
     `output_dir`, into which this file moves as soon as it is there. `memory_kills` counts what the kernel killed
     meanwhile because memory ran out. `log_start`: from which byte console.log is of this start, and not of an earlier.
@@ -108,6 +109,7 @@ class ProcessInfo:
     stopped_by: str | None = None
     lost_rank: int | None = None
     lost_code: int | None = None
+    launcher_code: int | None = None
     memory_kills: int = 0
     log_start: int = 0
 

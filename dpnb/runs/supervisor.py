@@ -70,10 +70,14 @@ class Supervisor:
             return self._record_end(COMMAND_NOT_FOUND)
         returncode = self._wait_for(launcher)
         self._follow_to_its_folder()
+        if self.info.stopped_by is None and self.info.lost_rank is None and session.ranks(self._others()):
+            self.info.launcher_code = returncode
         self._clear_up()
         self._watch.close()
         if self.info.lost_rank is not None:
-            return self._record_end(returncode or 1)
+            # Where the rank has a code of its own, that says more than the signal with which the others were ended.
+            own = self.info.lost_code or 0
+            return self._record_end(own if own > 0 else returncode or 1)
         return self._record_end(exit_code(returncode, self.run.status(), asked=bool(self._signalled)))
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -89,7 +93,8 @@ class Supervisor:
         info.host = session.host_name()
         info.supervised = True
         info.started = time.time()
-        info.ended = info.exit_code = info.stopped_by = info.lost_rank = info.lost_code = None
+        info.ended = info.exit_code = info.stopped_by = None
+        info.lost_rank = info.lost_code = info.launcher_code = None
         info.memory_kills = 0
         self._write()
 

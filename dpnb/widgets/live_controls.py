@@ -15,6 +15,7 @@ import ipywidgets as w
 from dpnb.runs.process import FINAL_STATES, Run, State
 from dpnb.runs.rundir import Request, RunDir
 from dpnb.widgets.cells import answer_while_busy
+from dpnb.widgets.live_prompts import LivePrompts
 from dpnb.widgets.look import Look, escape, set_class
 
 _BUTTONS: tuple[tuple[str, Request, str], ...] = (
@@ -48,12 +49,16 @@ class LiveControls:
         self.set_rate = look.button("Set", tooltip=_RATE_TIP)
         self.set_rate.on_click(self._change_rate)
         self._ours = look.box((self.pause, self.rate, self.set_rate), "dpnb-bar")
-        self.widget = look.box((*self.buttons.values(), self._ours), "dpnb-bar")
+        self.prompts = LivePrompts(look, run, asked)
+        bar = look.box((*self.buttons.values(), self.prompts.open, self._ours), "dpnb-bar")
+        self.widget = look.make(w.VBox, children=(bar, self.prompts.widget))
         for request in without_effect(run.directory):
             if request == "set_lr":
                 set_class(self._ours, "dpnb-hidden", on=True)
             else:
                 set_class(self.buttons[request], "dpnb-hidden", on=True)
+            if request == "sample":
+                set_class(self.prompts.open, "dpnb-hidden", on=True)
 
     def _request_button(self, look: Look, text: str, request: Request, tip: str) -> Any:  # noqa: ANN401 - a widget
         button = look.button(text, tooltip=tip, kind="danger" if request == "save_quit" else "")
@@ -90,6 +95,7 @@ class LiveControls:
             button.disabled = over or request in pending
         self.set_rate.disabled = over or "set_lr" in pending
         self.rate.disabled = self.pause.disabled = over
+        self.prompts.show(state, pending)
         self.pause.description = "Continue" if self._run.directory.pause_file.exists() and not over else "Pause"
         answer_while_busy(*self.buttons.values(), self.pause, self.rate, self.set_rate)
 

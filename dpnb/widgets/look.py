@@ -123,6 +123,10 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-track > div { height: 100%; border-radius: 4px; background: var(--jp-brand-color1);
   transition: width 0.4s; }
 .dpnb .dpnb-message { margin-top: 8px; }
+.dpnb .dpnb-triage { display: flex; flex-direction: column; margin: 10px 0 2px; padding: 4px 14px 12px; gap: 6px;
+  border: 1px solid var(--jp-error-color1); border-left-width: 4px; border-radius: 6px; overflow: visible; }
+.dpnb .dpnb-triage h4 { margin: 8px 0 4px; } .dpnb .dpnb-triage p { margin: 4px 0; }
+.dpnb .dpnb-evidence { overflow-wrap: anywhere; white-space: pre-wrap; }
 .dpnb .dpnb-charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 14px;
   overflow: visible; margin: 8px 0 12px; }
 .dpnb .dpnb-chart { overflow: hidden; }

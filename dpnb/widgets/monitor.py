@@ -30,6 +30,7 @@ from dpnb.widgets.log_view import LogView
 from dpnb.widgets.look import Look, close_tree, failure_html, set_class, set_order
 from dpnb.widgets.polling import Ticker, run_of
 from dpnb.widgets.run_head import head_html, health_html, marks_html, message_html
+from dpnb.widgets.triage_card import TriageCard
 
 TICK_SECONDS = 1.0
 SMOOTHING = 0.9
@@ -146,7 +147,8 @@ class Monitor:
             selected_index=None,
             classes=("dpnb-hidden",),
         )
-        parts = (self._head, self._health, self.controls.widget, self._message)
+        self.triage = TriageCard(look, self.run, lambda _: self._look_again())
+        parts = (self._head, self._health, self.controls.widget, self._message, self.triage.widget)
         top = look.make(w.VBox, children=parts, classes=("dpnb-card",))
         self.widget = look.root((top, self._plots, self._events, self._log.widget))
 
@@ -276,6 +278,7 @@ class Monitor:
         said = (self.controls.error_html(), message_html(self.run, state, status, pending))
         self._message.value = "<br>".join(filter(None, said))
         self.controls.show(state, pending)
+        self.triage.show(state)
         self._marks = marks_of(self.run.directory)
         self._happened.value = marks_html(self._marks)
         set_class(self._events, "dpnb-hidden", on=not self._marks)

@@ -6,6 +6,7 @@ from time import localtime, strftime
 
 from dpnb.runs.health import Health, health_of
 from dpnb.runs.process import FINAL_STATES, Run, State, short_time
+from dpnb.runs.progress import SILENCE_SECONDS
 from dpnb.runs.rundir import Mark, Request, RunDir, Status
 from dpnb.widgets.look import escape
 
@@ -62,6 +63,10 @@ def message_html(run: Run, state: State, status: Status, pending: list[Request])
         lines += [f'<span class="dpnb-quiet">{_ASKED[request]}</span>' for request in pending]
         if run.directory.pause_file.exists():
             lines.append('<span class="dpnb-quiet">Paused after its step, until you press Continue.</span>')
+        silence = run.silence_seconds
+        if silence is not None and silence > SILENCE_SECONDS:
+            words = f"No sign of life for {short_time(silence)}: its processes live, but it tells nothing."
+            lines.append(f'<span class="dpnb-warning" role="status">{words}</span>')
     if status.last_error:
         lines.append(f'<span class="dpnb-error" role="alert">{escape(status.last_error)}</span>')
     if state == "dead":

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from ipywidgets.widgets.widget import _instances as live_widgets
 
+from dpnb import presets, toml
+from dpnb.errors import RunError
 from dpnb.runs.marks import marks_of
 from dpnb.runs.plots import PLOTS
 from dpnb.runs.process import Run
 from dpnb.runs.rundir import Mark, RunDir, Status
-from dpnb.widgets import charts
+from dpnb.widgets import charts, triage_card
 from dpnb.widgets import monitor as module
 from dpnb.widgets.monitor import ZOOM, Monitor
 from dpnb.widgets.run_head import head_html
@@ -154,6 +156,64 @@ def test_a_failed_run_shows_why(growing: Any, monitor: Monitor) -> None:
     until(lambda: "dpnb-badge-failed" in monitor._head.value)
     assert "CUDA out of &lt;memory&gt;" in monitor._message.value
     assert monitor._log.widget.selected_index == 0
+
+
+def test_why_it_failed_and_what_mends_it(growing: Any, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, _ = presets.tiny_lora(model_dir=".", pictures="pictures", output_dir=growing.run.path.parent)
+    growing.run.run_toml.write_text(toml.dump(training))
+    growing.run.console_log.write_text("torch.OutOfMemoryError: CUDA out of <memory>. Tried to allocate 2 GiB\n")
+    assert "dpnb-hidden" in monitor.triage.widget._dom_classes
+    growing.status("failed", 3)
+    growing.process.ended, growing.process.exit_code, growing.process.pid = time.time(), 1, None
+    growing.run.write_process(growing.process)
+    until(lambda: "dpnb-hidden" not in monitor.triage.widget._dom_classes)
+    shown = monitor.triage._words.value
+    assert "Why it ended: the GPU ran out of memory" in shown
+    assert "CUDA out of &lt;memory&gt;" in shown
+    assert "<code>activation_checkpointing</code></td><td>False</td><td><b>True</b>" in shown
+    assert monitor.triage.button.description == "Apply and start again"
+    started: list[Any] = []
+
+    def restart(run: Run, card: Any) -> Run:
+        started.append((run, card.changes))
+        if len(started) == 1:
+            raise RunError("the disk is <full>")
+        return run
+
+    monkeypatch.setattr(triage_card, "restart", restart)
+    monitor.triage.button.click()
+    until(lambda: "the disk is &lt;full&gt;" in monitor.triage._said.value)
+    until(lambda: not monitor.triage.button.disabled)
+    monitor.triage.button.click()
+    until(lambda: len(started) == 2 and monitor.triage._said.value == "")
+    assert started[1] == (monitor.run, {"activation_checkpointing": True})
+
+
+def test_a_silent_run_says_so(growing: Any, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing.step(1)
+    monkeypatch.setattr(Run, "silence_seconds", 95.0)
+    until(lambda: "No sign of life for 1 min 35 s" in monitor._message.value)
+
+
+def test_other_prompts_are_asked_for(growing: Any) -> None:
+    growing.run.run_toml.write_text('[sample]\nprompts = ["a zorbi", {text = "a\\nred zorbi", seed = 1}]\n')
+    growing.step(1)
+    monitor = Monitor(growing.run.path)
+    prompts = monitor.controls.prompts
+    until(lambda: not prompts.draw.disabled)
+    assert prompts.is_hidden
+    prompts.open.click()
+    assert not prompts.is_hidden
+    assert prompts.field.value == "a zorbi\na red zorbi"
+    prompts.field.value = " \n"
+    prompts.draw.click()
+    assert "Write a prompt first." in prompts._said.value
+    assert growing.run.pending_requests() == []
+    prompts.field.value = "a blue zorbi\n\n a dog "
+    prompts.draw.click()
+    assert growing.run.request_detail("sample") == {"prompts": ["a blue zorbi", "a dog"]}
+    until(lambda: prompts.draw.disabled)
+    monitor.close()
 
 
 def test_a_run_whose_processes_vanished_is_dead(growing: Any, monitor: Monitor) -> None:

@@ -89,6 +89,7 @@ def test_kill_of_the_launcher_makes_ranks_save_and_leaves_no_orphan(stage):
     stage.launcher(run).kill()
     assert run.wait(20) == 0
     assert run.state == "stopped"
+    assert (run.process.launcher_code, run.process.stopped_by) == (-9, None)
     assert signals_seen(run) == "1"
     assert stage.members(run) == []
 

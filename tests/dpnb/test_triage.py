@@ -14,12 +14,14 @@ from PIL import Image
 from dpnb import presets, toml
 from dpnb.errors import ConfigError
 from dpnb.runs import session
+from dpnb.runs.causes import CAUSES
 from dpnb.runs.launch import launch
 from dpnb.runs.process import Run
 from dpnb.runs.ranks import lost_words
 from dpnb.runs.rundir import ProcessInfo, RunDir, Status
 from dpnb.runs.triage import Card, card_of, diagnose
 from dpnb.schema.training import Training
+from tests.dpnb.failure_logs import LOGS
 
 TINY = Path(__file__).parents[2] / "trainer" / "tiny" / "flux"
 
@@ -74,9 +76,27 @@ def test_a_line_tells_the_cause(line, cause):
 
 
 def test_every_cause_is_told_by_some_line():
-    from dpnb.runs.triage import _CAUSES
+    found = {cause for _, cause in LINES} | {cause for _, cause, _ in LOGS.values()}
+    assert {cause.name for cause in CAUSES} <= found
 
-    assert {cause.name for cause in _CAUSES} <= {cause for _, cause in LINES}
+
+@pytest.mark.parametrize("name", LOGS)
+def test_whole_logs_as_libraries_print_them(name, tmp_path, config):
+    log, cause, seen = LOGS[name]
+    run = RunDir.create(tmp_path)
+    run.console_log.write_text(log)
+    run.run_toml.write_text(toml.dump(config[0]))
+    run.write_process(ProcessInfo("r", pid=1, ended=1.0, exit_code=1))
+    card = diagnose(Run(run))
+    assert (card.cause, seen in card.evidence) == (cause, True), card
+    assert card.advice
+    assert card.applied(config[0])  # what it changes fits
+
+
+def test_what_a_run_went_on_after_did_not_end_it():
+    noise = ["ModuleNotFoundError: No module named 'triton'", "step 3/9 epoch 1/1 loss 0.1 lr 1 1 s/step"]
+    assert card_of([*noise, "KeyError: 'x'"], Status(), ProcessInfo("r"), None, resumes=False).cause == "error"
+    assert card_of(noise[:1], Status(), ProcessInfo("r"), None, resumes=False).cause == "missing package"
 
 
 @pytest.mark.parametrize("harmless", ["loss 0.02", "no errors so far", "warning: 2 files left out"])
@@ -93,7 +113,10 @@ def test_symptoms_stand_behind_their_cause():
     assert card_of([nccl], Status(), killed, None, resumes=True).cause == "lost rank"
     killed.memory_kills = 1
     card = card_of([nccl], Status(), killed, None, resumes=True)
-    assert (card.cause, card.evidence) == ("host memory", "rank 1 was killed by SIGKILL")
+    assert card.cause == "host memory"
+    assert card.evidence.startswith("rank 1 was killed by SIGKILL; the kernel killed 1 process(es)")
+    killed.lost_code = 1  # it ended with a code of its own: what the kernel killed was something else
+    assert card_of([nccl], Status(), killed, None, resumes=True).cause == "NCCL"
 
 
 def test_the_last_heartbeat_counts_too():
@@ -107,9 +130,23 @@ def test_what_process_json_tells():
     assert card_of([], Status(), None, None, resumes=False) is None
     gone = card_of([], Status(), ProcessInfo("r"), None, resumes=True)
     assert (gone.cause, gone.resumes) == ("gone", True)
+    assert "is not there, and its end was not written down" in gone.evidence
     broken = ProcessInfo("r", lost_rank=2, lost_code=1, ended=1.0)
     assert card_of([], Status(), broken, None, resumes=False).title == "rank 2 ended with exit code 1"
     assert card_of(["KeyError: 'x'"], Status(), broken, None, resumes=False).evidence == "KeyError: 'x'"
+
+
+def test_a_launcher_that_somebody_killed(tmp_path):
+    run = RunDir.create(tmp_path)
+    run.write_status(Status("done", 4, 9, detail="stopped at step 4"))
+    info = ProcessInfo("r", argv=["/bin/deepspeed"], pid=1, ended=1.0, exit_code=0, launcher_code=-9)
+    run.write_process(info)
+    card = diagnose(Run(run))
+    assert card.title == "its launcher was killed by SIGKILL, and not by dpnb; the ranks then saved and ended"
+    assert card.evidence == "deepspeed: exit code -9 before its ranks had ended"
+    info.launcher_code = None
+    run.write_process(info)
+    assert diagnose(Run(run)) is None
 
 
 # --- what mends it ---------------------------------------------------------------------------------------------------
@@ -132,6 +169,8 @@ def test_changes_are_data_and_can_be_applied(config):
     assert (made.micro_batch_size_per_gpu, made.gradient_accumulation_steps) == (2, 2)
     assert training.micro_batch_size_per_gpu == 4
     training.micro_batch_size_per_gpu = 1
+    assert changes(memory, training) == {"model.transformer_dtype": "float8"}
+    training.model.transformer_dtype = "float8"
     assert changes(memory, training) == {}
     training.optimizer.lr, training.warmup_steps = 0.01, 0
     gentler = card_of(["the training has diverged"], Status(), None, training, resumes=True).applied(training)

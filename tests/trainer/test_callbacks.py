@@ -163,6 +163,25 @@ def test_a_full_finetune_that_is_stopped_writes_no_export(tmp_path: Path) -> Non
     assert own.due(at(1)) == Due(checkpoint=True, quit=True)
 
 
+def test_samples_are_asked_for_in_other_words(tmp_path: Path) -> None:
+    own = calendar(tmp_path, sample=small.sampling())
+    own.run.request("sample", {"prompts": ["a dog", {"text": "a cat", "seed": 7}]})
+    due = own.due(at(1))
+    assert (due.sample, [(p.text, p.seed) for p in due.prompts]) == (False, [("a dog", None), ("a cat", 7)])
+    assert own.run.pending_requests() == []
+    own.run.request("sample")
+    assert own.due(at(2)) == Due(sample=True)
+    own.run.request("sample", {"prompts": [{"texts": "x"}]})
+    assert own.due(at(3)) == Due()
+    ((kind, x, text),) = marks(own)
+    assert (kind, x) == ("warning", 3)
+    assert text.startswith("sample: prompts[0].text")
+    assert text.endswith("Nothing is drawn")
+    own.run.request("sample", {"prompts": ["with the last step"]})
+    last = own.due(at(12))
+    assert (last.sample, len(last.prompts)) == (True, 1)
+
+
 def marks(own: callbacks.Calendar) -> list[tuple[str, int, str]]:
     return [(mark.kind, mark.x, mark.text) for mark in own.run.marks()]
 

@@ -170,17 +170,25 @@ def test_a_folder_is_whole_at_every_moment_while_it_is_replaced(
     assert (target / "file").read_text() == "new"
 
 
-def test_health_by_hand() -> None:
-    weights = {
-        "a.lora_A.weight": torch.tensor([3.0]),
-        "a.lora_B.weight": torch.tensor([0.0]),
-        "b.lora_B.weight": torch.tensor([4.0]),
-        "c.lokr_w1": torch.tensor([0.0]),
-        "d.hada_w2_b": torch.tensor([12.0]),
+def test_a_second_export_says_how_far_it_has_gone(built: Built, tmp_path: Path) -> None:
+    own, engine = exporter(built, tmp_path), built[0]
+    first = own.save(engine, "epoch1")
+    assert (first["missing"], first["unexpected"], "change" in first) == ([], [], False)
+    assert own.save(engine, "epoch2") | {"change": 0.0, "since": "epoch1"} == first | {
+        "change": 0.0,
+        "since": "epoch1",
     }
-    expected = {"finite": True, "b_nonzero": 2, "b_total": 4, "norm": 13.0, "tensors": 5}
-    assert export.check_health(weights) == expected
-    assert not export.check_health({"w": torch.tensor([float("inf")])})["finite"]
+    parameter = next(iter(small.trained_names(built[1])))
+    with torch.no_grad():
+        parameter.mul_(3)
+    try:
+        health = own.save(engine, "epoch3")
+    finally:
+        with torch.no_grad():
+            parameter.div_(3)
+    # Tripled: the difference to the one before is twice what stood there.
+    assert health["change"] == pytest.approx(2 * float(parameter.norm()) / first["norm"], rel=1e-4)
+    assert health["since"] == "epoch2"
 
 
 def test_a_full_disk_leaves_the_last_good_export(built: Built, tmp_path: Path) -> None:

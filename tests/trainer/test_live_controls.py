@@ -1,4 +1,5 @@
-"""A real DeepSpeed run of two stages whose learning rate is changed, which is paused, continued, stopped, resumed."""
+"""A real DeepSpeed run of two stages: its learning rate is changed, it draws what it is asked for, it is paused,
+continued, stopped, resumed."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import pytest
 
 from dpnb.runs.events import read_all
 from dpnb.runs.rundir import RunDir
+from dpnb.schema import Sampling
 from tests.trainer.launching import ONE_THREAD, Project, deepspeed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -30,7 +32,8 @@ def until(holds: Callable[[], bool], log: Path) -> None:
 def test_lr_and_pause_reach_every_rank_and_survive_a_resume(
     project: Project, run_training: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    config = project.write("live", epochs=200, pipeline_stages=2)
+    sample = Sampling(prompts=["a zorbi"], before_first_step=False, width=64, height=64, steps=2)
+    config = project.write("live", epochs=200, pipeline_stages=2, sample=sample)
     run, log = RunDir(tmp_path / "run"), tmp_path / "console.log"
 
     def step() -> int:
@@ -59,13 +62,17 @@ def test_lr_and_pause_reach_every_rank_and_survive_a_resume(
         assert step() == held
         run.pause(on=False)
         until(lambda: step() >= held + 2, log)
+        run.request("sample", {"prompts": ["a prompt that nobody has encoded", "a zorbi"]})
+        until(lambda: kinds()[-1] == "sampled", log)
         run.request("save_quit")
         assert process.wait(PATIENCE_SECONDS) == 0, log.read_text()
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    assert kinds() == ["paused", "learning rate", "continued"]
+    assert kinds() == ["paused", "learning rate", "continued", "sampled"]
+    drawn = [(sample.index, sample.prompt) for sample in run.samples()]
+    assert drawn == [(1, "a prompt that nobody has encoded"), (2, "a zorbi")]  # behind the one of the file
     rates = read_all(run.path)["train/lr"]
     assert rates.values[:held] == pytest.approx([FIRST] * held)
     assert rates.values[held:] == pytest.approx([CHANGED] * (len(rates) - held))
@@ -77,4 +84,4 @@ def test_lr_and_pause_reach_every_rank_and_survive_a_resume(
     resumed = read_all(run.path)["train/lr"]
     assert resumed.steps.tolist() == list(range(1, last + 3))
     assert resumed.values[last:] == pytest.approx([CHANGED] * 2)
-    assert kinds()[3:] == ["resumed"]
+    assert kinds()[4:] == ["resumed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ def sampler(path: Path, **changes: Any) -> Any:
     return sampling.Sampler(family, asked, lambda caption: {"text": caption}, RunDir(path), world)  # type: ignore[dict-item]
 
 
-def draw(own: Any, engine: Any, step: int = 7) -> None:
-    own.draw(engine, step, Report(own.run, speaks=False))
+def draw(own: Any, engine: Any, other: Sequence[Prompt] = (), step: int = 7) -> None:
+    own.draw(engine, step, Report(own.run, speaks=False), other)
 
 
 def test_texts_whose_embeds_are_needed() -> None:
@@ -133,6 +134,16 @@ def test_files_of_a_sampling(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "samples" / "step_000007").iterdir()) == [
         f"0{i}.{kind}" for i in range(3) for kind in ("json", "png")
     ]
+
+
+def test_other_prompts_stand_behind_the_runs_own(tmp_path: Path) -> None:
+    own = sampler(tmp_path)
+    draw(own, Engine())
+    draw(own, Engine(), [Prompt(text="new", seed=3)])
+    last = RunDir(tmp_path).samples()[-1]
+    assert (last.step, last.index, last.prompt) == (7, len(own.requests), "new")
+    assert (last.settings["seed"], last.settings["width"]) == (3, own.sampling.width)
+    assert [request.prompt for request in own.requests] == ["one", "two", "one"]
 
 
 def test_replicas_share_the_prompts_and_only_first_stages_write(tmp_path: Path) -> None:

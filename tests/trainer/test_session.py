@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import re
 from pathlib import Path
@@ -81,15 +82,33 @@ def test_what_a_killed_run_left_behind_is_cleared(tmp_path: Path) -> None:
     own.request("save_quit")
     os.utime(own.request_file("save_quit"), (0, 0))  # before this process began
     own.request("sample")
-    session.open_run(asked(tmp_path), arguments(own.path), small.alone())
-    assert sorted(p.name for p in own.path.iterdir()) == ["global_step3", "latest", "sample", "status.json"]
+    with session.claimed(own):
+        kept = [".lock", "global_step3", "latest", "sample", "status.json"]
+        assert sorted(p.name for p in own.path.iterdir()) == kept
 
 
 def test_the_folder_that_a_killed_export_had_put_aside_comes_back(tmp_path: Path) -> None:
     own = RunDir(with_checkpoint(tmp_path / "own"))
     (own.path / ".best.before").mkdir()
-    session.open_run(asked(tmp_path), arguments(own.path), small.alone())
-    assert (own.path / "best").is_dir()
+    with session.claimed(own):
+        assert (own.path / "best").is_dir()
+
+
+def test_nobody_else_starts_a_run_that_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = RunDir(with_checkpoint(tmp_path / "own"))
+    (own.path / ".epoch1.tmp").mkdir()  # what the other one is just writing
+    message = f"{own.path} is being started or run by another process: wait, or stop it with `dpnb stop`"
+    with own.lock_file.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match=f"^{re.escape(message)}$"), session.claimed(own):
+            pass
+        assert (own.path / ".epoch1.tmp").is_dir()
+        monkeypatch.setenv("DPNB_SUPERVISED", "1")  # then the supervisor has locked it for us
+        with session.claimed(own):
+            pass
+    monkeypatch.delenv("DPNB_SUPERVISED")
+    with session.claimed(own):
+        pass
 
 
 class Shipped(Flux):

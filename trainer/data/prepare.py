@@ -68,6 +68,29 @@ class Data:
         names = (name for name, own in self.held_out.items() if own is plan)
         return next((self.held_out_folders[name] for name in names), self.folders)
 
+    def add_captions(self, captions: Sequence[str]) -> str:
+        """Bring more captions into the cache while the run goes on; why that cannot be, else empty. Collective.
+
+        Rank 0 encodes on the CPU, which may take a minute: the network has the memory of the GPU.
+        """
+
+        def encode() -> str:
+            keys = {caption: text_key(caption, self.family.text_identity) for caption in captions}
+            missing = {caption: key for caption, key in keys.items() if not self.cache.has(key)}
+            if not missing:
+                return ""
+            self.family.load_encoders(torch.device("cpu"))
+            try:
+                for caption, key in missing.items():
+                    self.cache.put(key, {name: t[0] for name, t in self.family.encode_text([caption]).items()})
+            except DatasetError as error:
+                return str(error)
+            finally:
+                self.family.free_encoders()
+            return ""
+
+        return from_first(encode)
+
     def embeds_of(self, caption: str) -> Tensors:
         """What `encode_text` gave for a caption, batch of one."""
         entry = self.cache.get(text_key(caption, self.family.text_identity))
