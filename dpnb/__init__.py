@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dpnb.widgets.captions import CaptionEditor
     from dpnb.widgets.compare import Compare
     from dpnb.widgets.dataset import DatasetForm
-    from dpnb.widgets.form import TrainingForm
+    from dpnb.widgets.form import Form, TrainingForm
     from dpnb.widgets.gallery import Gallery
     from dpnb.widgets.launcher import Launcher
     from dpnb.widgets.monitor import Monitor
@@ -40,6 +40,7 @@ _HOMES = {
     "Compare": "dpnb.widgets.compare",
     "Dataset": "dpnb.schema.dataset",
     "DatasetForm": "dpnb.widgets.dataset",
+    "Form": "dpnb.widgets.form",
     "Gallery": "dpnb.widgets.gallery",
     "Launcher": "dpnb.widgets.launcher",
     "Monitor": "dpnb.widgets.monitor",
@@ -65,6 +66,7 @@ __all__ = [
     "Compare",
     "Dataset",
     "DatasetForm",
+    "Form",
     "Gallery",
     "Launcher",
     "Monitor",

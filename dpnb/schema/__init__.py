@@ -1,7 +1,7 @@
 """The typed schema: the one place where every key of run.toml and dataset.toml is defined."""
 
 from dpnb.schema.adapter import DoraAdapter, FusedAdapter, LohaAdapter, LokrAdapter, LoraAdapter
-from dpnb.schema.base import Section, Ui
+from dpnb.schema.base import Section, Ui, one_of
 from dpnb.schema.dataset import Augmentation, Dataset, Directory, DirectorySettings, settings_of
 from dpnb.schema.families.anima import AnimaModel
 from dpnb.schema.families.auraflow import AuraFlowModel
@@ -105,5 +105,6 @@ __all__ = [
     "Ui",
     "WanModel",
     "ZImageModel",
+    "one_of",
     "settings_of",
 ]

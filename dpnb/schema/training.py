@@ -79,9 +79,11 @@ class Training(Section):
     """A gradient longer than this is cut to this length, so that one bad batch does little harm; 0 turns that off."""
     pipeline_stages: Count = 1
     """How many GPUs one copy of the model is spread over; the rest of the GPUs hold further copies."""
-    partition_method: Annotated[str, Field(pattern=r"^(parameters|uniform|manual|type:.+)$"), Ui(advanced=True)] = (
-        "parameters"
-    )
+    partition_method: Annotated[
+        str,
+        Field(pattern=r"^(parameters|uniform|manual|type:.+)$"),
+        Ui(advanced=True, suggestions=("parameters", "uniform", "manual")),
+    ] = "parameters"
     """How layers are dealt out to pipeline stages: parameters, uniform, manual, or type:<class name>."""
     partition_split: Annotated[
         list[Annotated[int, Field(ge=1)]] | None, Ui(advanced=True, when=("partition_method", ("manual",)))

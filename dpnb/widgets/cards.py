@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,8 @@ from dpnb.schema.base import Section
 from dpnb.widgets.controls import Host
 from dpnb.widgets.draft import Draft
 from dpnb.widgets.look import close_tree, set_class
-from dpnb.widgets.sections import Panel
-from dpnb.widgets.shapes import Spec
+from dpnb.widgets.sections import NestedControl, Panel
+from dpnb.widgets.shapes import Shape, Spec
 
 UNFOLDED = 3  # a list of at most so many items is shown with all its fields
 SUMMARY_LENGTH = 70
@@ -31,7 +32,7 @@ class _Card:
     def __init__(self, owner: SectionListControl, *, unfolded: bool) -> None:
         self.owner, self.unfolded = owner, unfolded
         self.position = -1
-        self.panel: Panel | None = None
+        self.panel: Panel | NestedControl | None = None
         look = owner.host.look
         self.fold = look.button("", "dpnb-small", "dpnb-fold", tooltip="Show or hide the fields")
         self.fold.on_click(self._turn)
@@ -69,7 +70,7 @@ class _Card:
         set_class(self.down, "dpnb-hidden", self.position == count - 1)
         self.fold.description = self._line()
         if self.unfolded and self.panel is None:
-            self.panel = Panel(self.owner.host, self.owner.item_class, self.loc)
+            self.panel = self.owner.fields_at(self.loc)
             self.widget.children = (*self._head, self.panel.widget)
         if self.panel is not None:
             set_class(self.panel.widget, "dpnb-hidden", not self.unfolded)
@@ -79,7 +80,8 @@ class _Card:
     def _line(self) -> str:
         """Number, what the item is about, and how much is wrong with it where that is out of sight."""
         words = f"{'▾' if self.unfolded else '▸'} {self.owner.singular.capitalize()} {self.position + 1}"
-        about = summary_of(self.owner.item_class, self.owner.host.draft.data_at(self.loc))
+        draft = self.owner.host.draft
+        about = summary_of(draft.class_at(self.loc) or self.owner.item_class, draft.data_at(self.loc))
         wrong = [p for p in errors_in(self.owner.host.problems) if p.loc[: len(self.loc)] == self.loc]
         trouble = f" ({len(wrong)} to mend)" if wrong and not self.unfolded else ""
         return f"{words}{': ' if about else ''}{about}{trouble}"
@@ -104,7 +106,8 @@ class SectionListControl:
         self.item_class = spec.shape.sections[0]
         self.cards: list[_Card] = []
         self._drawn: list[Any] | None = None
-        self.singular = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.item_class.__name__).lower()
+        kinds = spec.shape.sections
+        self.singular = "item" if len(kinds) > 1 else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kinds[0].__name__).lower()
         look = host.look
         self.add = look.button(f"Add {_article(self.singular)}", "dpnb-small")
         self.add.on_click(lambda _: self._add())
@@ -116,9 +119,17 @@ class SectionListControl:
         bar = look.box((self.add, self.fold_all, self.unfold_all), "dpnb-bar")
         self.widget = look.make(w.VBox, children=(self.items, bar))
 
+    def fields_at(self, loc: Loc) -> Panel | NestedControl:
+        """The fields of the item at a place; with a choice of its type where the list takes several kinds."""
+        kinds = self.spec.shape.sections
+        if len(kinds) == 1:
+            return Panel(self.host, self.item_class, loc)
+        one = Shape(frozenset({"section"}), optional=False, sections=kinds)
+        return NestedControl(self.host, replace(self.spec, loc=loc, shape=one))
+
     @property
-    def panels(self) -> list[Panel]:
-        """The panels of the unfolded items."""
+    def panels(self) -> list[Panel | NestedControl]:
+        """The fields of the unfolded items."""
         return [card.panel for card in self.cards if card.panel is not None]
 
     def _add(self) -> None:

@@ -74,6 +74,7 @@ class Codec:
     parse: Callable[[str], Any]
     show: Callable[[Any], str]
     example: str = ""
+    multiline: bool = False
 
 
 def parse_number(text: str) -> Any:  # noqa: ANN401 - a number, or the text
@@ -186,8 +187,9 @@ class TextControl(_Single):
 
     def __init__(self, host: Host, spec: Spec, codec: Codec) -> None:
         self.codec = codec
-        kind = w.Combobox if spec.ui.suggestions else w.Text
-        extra: dict[str, Any] = {"options": spec.ui.suggestions, "ensure_option": False} if spec.ui.suggestions else {}
+        suggestions = spec.ui.suggestions or tuple(map(codec.show, spec.shape.choices))
+        kind = w.Combobox if suggestions else w.Textarea if codec.multiline else w.Text
+        extra: dict[str, Any] = {"options": suggestions, "ensure_option": False} if suggestions else {}
         widget = host.look.make(
             kind,
             description=spec.label,

@@ -17,7 +17,7 @@ from dpnb.errors import Loc, Problem, errors_in
 from dpnb.schema.base import Section
 from dpnb.widgets.controls import Control
 from dpnb.widgets.draft import Draft
-from dpnb.widgets.fields import kind_of
+from dpnb.widgets.fields import check_fields, kind_of
 from dpnb.widgets.history import History
 from dpnb.widgets.look import Look, close_tree, escape, set_class
 from dpnb.widgets.picker import Picker
@@ -90,6 +90,8 @@ class Face:
     # --- building ------------------------------------------------------------------------------------------------
 
     def _build(self, title: str, pages: dict[str, list[str]]) -> None:
+        if not self.draft.cls.__module__.startswith("dpnb.schema"):  # a test walks those
+            check_fields(self.draft.cls)
         look = self.look
         self._refresher: int | None = None
         self._summary = look.html()

@@ -1,16 +1,19 @@
 """The table from kind of field to widget: exactly one row matches each field of the schema.
 
 A row says which arms of an annotation (shapes.py) it takes, with what `Ui` hint where arms alone do not tell, and how
-its control is built. To teach forms a new kind of field, add a row with `register`; a field that no row or two rows
-match is a `TypeError` that names it, and a test walks every field of the schema so that no such field is committed.
+its control is built. To teach forms a new kind of field, add a row with `register`; a field that two rows match is a
+`TypeError` that names it. What no row takes but a TOML file can hold is typed as TOML (any_value.py); anything else is
+a `TypeError` too. A test walks every field of the schema, so that each field of ours has a row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from dpnb.schema.base import Section
+from dpnb.widgets import any_value
 from dpnb.widgets import controls as c
 from dpnb.widgets.cards import SectionListControl
 from dpnb.widgets.sections import NestedControl
@@ -63,6 +66,10 @@ def _yes_no_unset(host: c.Host, spec: Spec) -> c.Control:
     return c.ChoiceControl(host, spec, [("yes", True), ("no", False)])
 
 
+def _as_toml(host: c.Host, spec: Spec) -> c.Control:
+    return c.TextControl(host, spec, any_value.value_codec(spec.shape))
+
+
 _BOOL_OR_TEXT = (
     c.Mode("no", lambda value: value is False, value=False),
     c.Mode("yes", lambda value: value is True, value=True),
@@ -94,9 +101,13 @@ TABLE: list[Kind] = [
     Kind("list of text", _arms("list[str]", also=_is_no_path), _text(c.NAMES)),
     Kind("text or list of text", _arms("str", "list[str]", also=_is_no_path), _names_or_text),
     Kind("yes, no or text", _arms("bool", "str"), lambda h, s: c.EitherControl(h, s, _BOOL_OR_TEXT)),
-    Kind("nested section", lambda s: s.shape.arms == {"section"}, NestedControl),
-    Kind("list of sections", lambda s: s.shape.arms == {"list[section]"}, SectionListControl),
+    Kind("table of free keys", lambda s: s.is_table and any_value.holds_any(s), _text(any_value.TABLE_LINES)),
+    Kind("nested section", _arms("section", also=lambda s: any_value.told_apart(s.shape)), NestedControl),
+    Kind("list of sections", _arms("list[section]", also=lambda s: any_value.told_apart(s.shape)), SectionListControl),
 ]
+
+
+OTHER = Kind("any value of TOML", any_value.holds_any, _as_toml)
 
 
 def register(kind: Kind) -> None:
@@ -105,10 +116,12 @@ def register(kind: Kind) -> None:
 
 
 def kind_of(spec: Spec) -> Kind:
-    """The one row that takes a field. Raises `TypeError` when none or several do."""
+    """The one row that takes a field, or `OTHER`. Raises `TypeError` where nothing does, or several rows do."""
     rows = [kind for kind in TABLE if kind.matches(spec)]
     if len(rows) == 1:
         return rows[0]
+    if not rows and OTHER.matches(spec):
+        return OTHER
     where = f"{spec.owner.__name__}.{spec.name}"
     what = " | ".join(sorted(spec.shape.arms))
     if rows:
@@ -116,7 +129,20 @@ def kind_of(spec: Spec) -> Kind:
         raise TypeError(
             f"{where} ({what}) is taken by {len(rows)} kinds of widget: {names}. Make their rows exclude each other."
         )
-    raise TypeError(f"no kind of widget takes {where} ({what}). Add one with dpnb.widgets.fields.register(Kind(...)).")
+    raise TypeError(
+        f"no kind of widget takes {where} ({what}). {any_value.advice(spec.shape)} "
+        "Or add a widget with dpnb.widgets.fields.register(Kind(...))."
+    )
+
+
+@cache
+def check_fields(cls: type[Section]) -> None:
+    """See that every field below a section has a widget, before a page with one that has none is opened.
+
+    Raises `TypeError` as `kind_of` does; a section that passed once is not looked at again.
+    """
+    for spec in every_field(cls):
+        kind_of(spec)
 
 
 def every_field(*roots: type[Section]) -> Iterator[Spec]:

@@ -31,7 +31,7 @@ class Row:
         self.nested = spec.shape.holds_sections
         self._heading = f"<h4>{escape(spec.label)}</h4>" if self.nested and not alone else ""
         parts = (self.note, self.control.widget) if self.nested else (self.control.widget, self.note)
-        wide = self.nested or spec.ui.multiline or spec.ui.path is not None
+        wide = self.nested or spec.ui.multiline or spec.is_table or spec.ui.path is not None
         self.widget = host.look.box(parts, "dpnb-cell", *(("dpnb-wide",) if wide else ()))
 
     def refresh(self) -> None:
@@ -87,7 +87,9 @@ def default_words(spec: Spec) -> str:
         return "not set"
     if isinstance(spec.default, bool):
         return "yes" if spec.default else "no"
-    words = show_list(spec.default) or "empty"
+    if spec.default in ("", [], {}):
+        return "empty"
+    words = str(spec.default) if isinstance(spec.default, dict) else show_list(spec.default)
     return words if len(words) <= LONG_DEFAULT else f"{words[: LONG_DEFAULT - 3]}..."
 
 

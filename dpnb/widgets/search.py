@@ -34,8 +34,13 @@ def find(draft: Draft, words: str) -> list[Spec]:
     return [spec for _, _, spec in sorted(ranked, key=lambda found: found[:2])]
 
 
-def fields_now(draft: Draft, cls: type[Section], loc: Loc) -> Iterator[Spec]:
-    """Every field as things are: chosen variants, all items of lists, and sections that are not switched on yet."""
+def fields_now(
+    draft: Draft, cls: type[Section], loc: Loc, *, around: frozenset[type[Section]] = frozenset()
+) -> Iterator[Spec]:
+    """Every field as things are: chosen variants, all items of lists, and sections that are not switched on yet.
+
+    `around`: the sections not switched on that this one is in; one that may hold its own kind has no end.
+    """
     for name in cls.model_fields:
         spec = Spec.of(cls, name, (*loc, name))
         if not spec.shape.holds_sections:
@@ -44,12 +49,15 @@ def fields_now(draft: Draft, cls: type[Section], loc: Loc) -> Iterator[Spec]:
             continue
         value = draft.get(spec.loc)
         if "section" in spec.shape.arms:
-            below = draft.class_at(spec.loc) if isinstance(value, Mapping) else spec.shape.sections[0]
-            yield from fields_now(draft, below or spec.shape.sections[0], spec.loc)
+            there = isinstance(value, Mapping)
+            below = (draft.class_at(spec.loc) if there else None) or spec.shape.sections[0]
+            if below not in around:
+                yield from fields_now(draft, below, spec.loc, around=frozenset() if there else around | {below})
             continue
         yield spec
         for position, _ in enumerate(value if isinstance(value, list) else []):
-            yield from fields_now(draft, spec.shape.sections[0], (*spec.loc, position))
+            place = (*spec.loc, position)
+            yield from fields_now(draft, draft.class_at(place) or spec.shape.sections[0], place)
 
 
 def place_of(draft: Draft, spec: Spec) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import date, time
 from typing import Any
 
 import dpnb
@@ -71,6 +72,8 @@ class _Source:
             return self.call(value, depth)
         if isinstance(value, list):
             return _laid_out("[", [self.value(item, depth + 1) for item in value], "]", depth)
+        if isinstance(value, date | time):
+            self._plain.add("datetime")
         if isinstance(value, float) and repr(value) in ("inf", "-inf", "nan"):
             return f"float({repr(value)!r})"
         return _quoted(value) if isinstance(value, str) else repr(value)

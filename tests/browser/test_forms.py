@@ -43,6 +43,7 @@ TYPED = {
     "Batch": "[512, 4], [1024, 1]",
     "Sizes": "512, 768",
     "Names": "a, b",
+    "Free": "a = 0.5",
     "Maybe text": "something",
 }
 CHOSEN = {
@@ -56,7 +57,7 @@ SET = Zoo(
     whole=12, fraction=3e-5, number=0.5, flag=True, maybe=False, choice="b", maybe_choice="a", text="some words",
     maybe_text="something", long="two\nlines", named="green", folder="pictures", weights=["a.bin", "b.bin"],
     parts="a.bin", key=SecretStr("hunter2"), numbers=[0.5, 0.6], pairs=[[1, 2], [3, 4]], batch=[[512, 4], [1024, 1]],
-    sizes=[512, 768], names=["a", "b"], names_or_text=["x", "y"], resume=True, recompute="unsloth",
+    sizes=[512, 768], names=["a", "b"], names_or_text=["x", "y"], free={"a": 0.5}, resume=True, recompute="unsloth",
     toys=[Toy(title="ball"), Toy(title="bone")], favourite=Toy(title="ball"), keeper=Keeper(name="Ann", age=40),
     pet=Dog(name="Rex", tricks=["sit"]),
 )  # fmt: skip

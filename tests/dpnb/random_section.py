@@ -34,13 +34,14 @@ def random_data(cls: type[Section], rng: random.Random) -> dict[str, Any]:
     for name in cls.model_fields:
         spec = Spec.of(cls, name, (name,))
         if name != "type" and (spec.required or rng.random() < 0.33):
-            data[name] = _value(spec, rng)
+            data[name] = drawn_value(spec, rng)
     if data.get("type") == "":
         data |= {"type": rng.choice(("Prodigy", "Lion", "CAME")), "lr": rng.choice((1.0, 1e-4))}
     return data
 
 
-def _value(spec: Spec, rng: random.Random) -> Any:
+def drawn_value(spec: Spec, rng: random.Random) -> Any:
+    """A value of a field's kind; its bounds may refuse it."""
     arm = rng.choice(sorted(spec.shape.arms))
     if arm == "section":
         return random_data(rng.choice(spec.shape.sections), rng)
