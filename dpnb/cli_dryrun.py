@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dpnb.errors import ConfigError, Problem
+from dpnb.plain_toml import loads
 
 if TYPE_CHECKING:
     from dpnb.dataset.batch import Batch
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 def is_dataset_file(file: Path) -> bool:
     """Whether a TOML file is a dataset file, which has a [[directory]]; no, where it cannot be read."""
     try:
-        return "directory" in tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        return "directory" in loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False  # whoever loads it says what is wrong with it
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dpnb.runs.rundir import RunDir
 from dpnb.toml.secrets import without_secrets
+from dpnb.toml.syntax import loads
 
 _MISSING = (
     "warning: monitoring.enable_wandb asks for Weights & Biases, but the package wandb is not installed: "
@@ -51,7 +51,7 @@ class WandbSink:
 
 def open_sink(run: RunDir, training_text: str, say: Callable[[str], None]) -> WandbSink | None:
     """The sink that a training file asks for; None where it asks for none or there can be none, which is said."""
-    asked = tomllib.loads(without_secrets(training_text))
+    asked = loads(without_secrets(training_text))
     monitoring = asked.get("monitoring", {})
     if not monitoring.get("enable_wandb"):
         return None

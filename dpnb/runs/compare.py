@@ -10,7 +10,6 @@ A key that a file leaves out counts with its default, so that a run which spells
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from pydantic import SecretStr
 
 from dpnb.errors import ConfigError
+from dpnb.plain_toml import loads
 from dpnb.runs.events import Floats, Series, smoothed
 from dpnb.runs.process import Run, State
 from dpnb.runs.rundir import RunDir, Sample
@@ -92,7 +92,7 @@ def _settings(path: Path, cls: type[Section]) -> dict[str, str]:
         data = load(path, cls, paths=False).value.model_dump()
     except ConfigError:
         try:
-            data = tomllib.loads(without_secrets(path.read_text(encoding="utf-8")))
+            data = loads(without_secrets(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
     return dict(_leaves(data, ""))

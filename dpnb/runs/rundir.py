@@ -33,6 +33,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
+from urllib.parse import quote
 
 from dpnb.errors import RunError
 
@@ -233,8 +234,9 @@ class RunDir:
         return self.path / "dataset.toml"
 
     def eval_toml(self, name: str) -> Path:
-        """The dataset file of one held-out set, as asked for."""
-        return self.path / f"eval_{name}.toml"
+        """The dataset file of one held-out set, as asked for. What a file name should not hold is %-encoded."""
+        safe = re.sub(r"[^\w.\- ]", lambda character: quote(character.group(), safe=""), name)
+        return self.path / f"eval_{safe}.toml"
 
     @property
     def environment_file(self) -> Path:

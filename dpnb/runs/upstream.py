@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import threading
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from dpnb.plain_toml import loads
 from dpnb.runs import session
 from dpnb.runs.rundir import RunDir, Status
 
@@ -74,7 +74,7 @@ def training_settings(directory: RunDir) -> dict[str, Any]:
     """What the training file in a run folder says, whatever its name; {} when there is none that can be read."""
     for path in sorted(directory.path.glob("*.toml")):
         try:
-            found = tomllib.loads(path.read_text(encoding="utf-8"))
+            found = loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if "output_dir" in found and "model" in found:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from dpnb.schema.base import Dtype, Section, Ui, one_of
-
-
-def _whole(value: Any) -> Any:  # noqa: ANN401 - anything that a TOML file can hold
-    """1e6 is a whole number too: that is how people ask LoKr for full matrices."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+from dpnb.schema.base import WHOLE, Dtype, Section, Ui, one_of
 
 
 class FusedAdapter(Section):
@@ -23,7 +18,7 @@ class FusedAdapter(Section):
     """Strength with which it is merged."""
 
 
-Rank: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Rank: TypeAlias = Annotated[int, Field(ge=1), WHOLE]
 Alpha: TypeAlias = Annotated[
     float | None,
     Field(

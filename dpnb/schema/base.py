@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, model_validator
 from pydantic.fields import FieldInfo
 
 PathKind = Literal["dir", "file", "path", "output_dir"]
@@ -28,7 +28,8 @@ class Ui:
     `path` marks a path and what must stand there: "dir", "file" and "path" (either) must exist, "output_dir" is made.
     `when` names a sibling field and the values with which this field has an effect; elsewhere a form hides it.
     `multiline` asks for a text area, `secret` for a field that is never shown nor written.
-    `always` has a key written even where it stands at its default, since another reader of the file insists on it.
+    `always` has a key written even where it stands at its default, since another reader of the file insists on it; the
+    name of a sibling, where that is set.
     `ours` marks a key that diffusion-pipe does not read. `pending` marks one that our own trainer does not act on yet:
     "ignored" where a run without it gives the same result in more time or memory, "refused" where it would not.
     """
@@ -40,7 +41,7 @@ class Ui:
     when: tuple[str, tuple[Any, ...]] | None = None
     multiline: bool = False
     secret: bool = False
-    always: bool = False
+    always: bool | str = False
     suggestions: tuple[str, ...] = ()
     ours: bool = False
     pending: Pending = ""
@@ -49,6 +50,14 @@ class Ui:
 InputDir: TypeAlias = Annotated[str, Ui(path="dir")]
 InputFile: TypeAlias = Annotated[str, Ui(path="file")]
 OutputDir: TypeAlias = Annotated[str, Ui(path="output_dir")]
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401 - anything that a TOML file can hold
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""A whole number may be written 1e3 or 1000.0, as diffusion-pipe takes it wherever it only compares."""
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 FLOAT8 = ("float8", "float8_e4m3fn", "float8_e5m2")

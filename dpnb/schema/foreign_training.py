@@ -13,6 +13,7 @@ _NO_WORKERS = "Examples come out of the cache, without worker processes; leave i
 _BY_FAMILY = "The model family decides this; leave it out."
 _IN_FOLDER = "It is part of the folder that model.diffusers_path names."
 _NOT_READ = "Nothing reads it."
+_COMMAND_LINE = "It is an option of diffusion-pipe's command line, not a key: leave it out."
 _CHOSEN_MODULES = "adapter.target_modules chooses what gets an adapter."
 _HUB = "Set HF_TOKEN in the environment, so that no token stands in a file."
 _MINUTES = "Checkpoints to resume from are counted in epochs or minutes."
@@ -470,8 +471,19 @@ NOBODY: dict[str, tuple[str, str]] = {
     "chpt_path": ("model.ckpt_path", _NOT_READ),
     "number_of_gpus": ("", f"{_NOT_READ} The launcher takes it: `dpnb launch --num-gpus N`."),
     "num_gpus": ("", f"{_NOT_READ} The launcher takes it: `dpnb launch --num-gpus N`."),
-    "model.vae_path": ("model.ckpt_path", "This family does not read it: its VAE is in the model's folder."),
-    "model.clip_path": ("model.ckpt_path", "This family does not read it: its CLIP is in the model's folder."),
+    "max_checkpoints": ("keep_last_n_checkpoints", f"{_NOT_READ} keep_last_n_saves does the same for exports."),
+    "optimizer.percentile_clipping": ("", "bitsandbytes has dropped it; gradient_clipping is at the top of the file."),
+    "optimizer.block_wise": ("", "bitsandbytes has dropped it: it always works block by block; leave it out."),
+    "cache_only": ("", _COMMAND_LINE),
+    "trust_cache": ("", _COMMAND_LINE),
+    "i_know_what_i_am_doing": ("", _COMMAND_LINE),
+    "reset_dataloader": ("", _COMMAND_LINE),
+    "reset_optimizer": ("", _COMMAND_LINE),
+    "reset_optimizer_params": ("", _COMMAND_LINE),
+    "dump_dataset": ("", _COMMAND_LINE),
+    "test_sample": ("", _COMMAND_LINE),
+    "master_port": ("", _COMMAND_LINE),
+    "local_rank": ("", _COMMAND_LINE),
     "train_name": ("", f"{_NOT_READ} {_RUN_FOLDER}"),
     "num_dataloader_workers": ("", _NO_WORKERS),
     "dataloader_workers": ("", _NO_WORKERS),

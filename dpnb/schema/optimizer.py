@@ -41,6 +41,7 @@ Betas: TypeAlias = Annotated[
         max_length=2,
         description="How slowly the running averages of the gradient and of its square forget, as [beta1, beta2].",
     ),
+    Ui(always="beta2_half_life"),
 ]
 WeightDecay: TypeAlias = Annotated[
     float,
@@ -307,7 +308,9 @@ class GenericOptim(Section):
     type: Annotated[Literal["genericoptim"], AnyCase] = "genericoptim"
     """Optimizer algorithm."""
     lr: LearningRate = 1e-3
-    betas: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    betas: Annotated[
+        list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2), Ui(always="beta2_half_life")
+    ] = [0.9, 0.999]
     """How slowly the running averages of the gradient and of its square forget, as [beta1, beta2]; a beta2 of 1 adds
     squares up as AdaGrad does."""
     weight_decay: WeightDecay = 0.0

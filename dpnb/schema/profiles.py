@@ -18,13 +18,17 @@ from dpnb.schema.model import FACTS, MODELS
 from dpnb.schema.training import Training
 
 _LEAVE_OUT = "Remove it, or keep it for dpnb's own trainer."
+_MOST_RESOLUTIONS = 3
 
 
 # --- diffusion-pipe --------------------------------------------------------------------------------------------------
 
 
 def not_upstream(value: Section) -> list[Problem]:
-    """An error for each key of a training or dataset object that diffusion-pipe does not read or would refuse."""
+    """An error for each key of a training or dataset object that diffusion-pipe does not read or would refuse.
+
+    A warning for what it refuses unless it is started with --i_know_what_i_am_doing.
+    """
     found = [_error(loc, "diffusion-pipe does not read this.", _LEAVE_OUT) for loc in _ours(value)]
     if isinstance(value, Training):
         found += _refused_training(value)
@@ -59,6 +63,10 @@ def _refused_training(t: Training) -> Iterator[Problem]:
             f"diffusion-pipe has no '{t.adapter.type}' adapters.",
             f"Use {' or '.join(map(repr, facts.upstream_adapters or ('lora',)))}.",
         )
+    if getattr(t.optimizer, "beta2_half_life", None) is not None and t.optimizer.betas is None:
+        yield _error(
+            ("optimizer", "beta2_half_life"), "diffusion-pipe wants betas beside it.", "Add them, such as [0.9, 0.99]."
+        )
     if t.video_clip_mode == "multiple_overlapping":
         yield _error(
             ("video_clip_mode",),
@@ -75,6 +83,13 @@ def _refused_dataset(d: Dataset) -> Iterator[Problem]:
             "diffusion-pipe wants this at the top of the file, even where every folder has its own.",
             "Put one of the folders' there as well.",
         )
+    places: list[tuple[Loc, DirectorySettings | Directory]] = [((), d)]
+    places += [(("directory", position), folder) for position, folder in enumerate(d.directory)]
+    for loc, table in places:
+        if len(table.resolutions or []) > _MOST_RESOLUTIONS:
+            message = f"diffusion-pipe stops at more than {_MOST_RESOLUTIONS} resolutions."
+            hint = "Name fewer, or start it with --i_know_what_i_am_doing."
+            yield Problem("warning", "rule", (*loc, "resolutions"), message, hint)
     bounds = [key for key in ("min_ar", "max_ar", "num_ar_buckets") if getattr(d, key) is None]
     buckets = [d.ar_buckets, *(folder.ar_buckets for folder in d.directory)]
     enabled = d.enable_ar_bucket or any(folder.enable_ar_bucket for folder in d.directory)

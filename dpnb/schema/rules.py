@@ -251,6 +251,17 @@ def _family_takes_adapter(t: Training) -> Iterator[Problem]:
         )
 
 
+def _adapters_are_fused(t: Training) -> Iterator[Problem]:
+    facts = FACTS[t.model.type]
+    if t.adapter is not None and t.adapter.fuse_adapters and not facts.fuses:
+        merges = "merge_adapters" in type(t.model).model_fields
+        yield warning(
+            ("adapter", "fuse_adapters"),
+            f"has no effect: it is not read for {facts.title}.",
+            "Name the files in model.merge_adapters." if merges else "Remove it.",
+        )
+
+
 def _timesteps_make_sense(t: Training) -> Iterator[Problem]:
     if isinstance(t.model, WanModel):
         if t.model.min_t >= t.model.max_t:
@@ -397,6 +408,7 @@ TRAINING_RULES: tuple[Callable[[Training], Iterator[Problem]], ...] = (
     _model_is_complete,
     _text_encoders_have_files,
     _family_takes_adapter,
+    _adapters_are_fused,
     _timesteps_make_sense,
     _text_encoder_options_apply,
     _loss_applies,

@@ -12,7 +12,17 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import Field, field_validator
 
 from dpnb.schema.adapter import Adapter
-from dpnb.schema.base import Dtype, InputFile, OutputDir, Pending, Section, StorageDtype, Ui, texts_as_tables
+from dpnb.schema.base import (
+    WHOLE,
+    Dtype,
+    InputFile,
+    OutputDir,
+    Pending,
+    Section,
+    StorageDtype,
+    Ui,
+    texts_as_tables,
+)
 from dpnb.schema.loss import Ema, Loss
 from dpnb.schema.model import Model
 from dpnb.schema.monitoring import Monitoring
@@ -20,7 +30,8 @@ from dpnb.schema.optimizer import Optimizer
 from dpnb.schema.sample import Sampling
 
 Count: TypeAlias = Annotated[int, Field(ge=1)]
-CountOrOff: TypeAlias = Annotated[int | None, Field(ge=0)]  # 0 is the same as unset
+Times: TypeAlias = Annotated[int, Field(ge=1), WHOLE]
+TimesOrOff: TypeAlias = Annotated[int | None, Field(ge=0), WHOLE]  # 0 is the same as unset
 ResolutionBatch: TypeAlias = Annotated[list[Count], Field(min_length=2, max_length=2)]
 BatchSize: TypeAlias = Count | Annotated[list[ResolutionBatch], Field(min_length=1)]
 
@@ -31,8 +42,8 @@ LARGEST_SEED = 2**32 - 1  # what is derived from it for each step and rank has t
 class EvalDataset(Section):
     """Held-out pictures on which the loss is measured."""
 
-    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.\- ]+$")]
-    """Name of the set, of letters, digits, spaces, dots, - and _; its curves are called <name>/loss."""
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f<>&\"'`]+$")]
+    """Name of the set, without quotes, &, < and >; its curves are called <name>/loss."""
     config: InputFile
     """Dataset file of the set."""
 
@@ -59,9 +70,9 @@ class Training(Section):
     """Folder in which each run gets a folder of its own, named by its start time."""
     dataset: InputFile
     """Dataset file: which pictures and captions to train on."""
-    epochs: Count
+    epochs: Times
     """Passes over the dataset."""
-    max_steps: Annotated[Count | None, Ui(unit="steps")] = None
+    max_steps: Annotated[Times | None, Ui(unit="steps")] = None
     """Stop after this many optimizer steps, if the epochs have not ended before."""
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED), Ui(ours=True)] = 0
     """Seed of everything random: adapter weights, order, noise and timesteps. The same seed gives the same losses."""
@@ -100,7 +111,7 @@ class Training(Section):
     """Transformer blocks that wait in host memory until they are needed: less GPU memory, more time."""
     compile: Annotated[bool, Ui(advanced=True, pending="ignored")] = False
     """Compile the network (torch.compile): a slow start, then faster steps."""
-    warmup_steps: Annotated[int, Field(ge=0), Ui(unit="steps")] = 0
+    warmup_steps: Annotated[int, Field(ge=0), WHOLE, Ui(unit="steps")] = 0
     """The learning rate rises in a straight line over this many steps."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
     """Shape of the learning rate after the warm-up: flat, down to 0 in a line, or down along a cosine."""
@@ -125,9 +136,9 @@ class Training(Section):
     encoded again by itself."""
     cache_dir: Annotated[OutputDir | None, Ui(advanced=True, ours=True)] = None
     """Folder of cached latents and text embeddings, shared by all runs; unset means the user's cache folder."""
-    steps_per_print: Annotated[Count, Ui(unit="steps", advanced=True)] = 1
+    steps_per_print: Annotated[Times, Ui(unit="steps", advanced=True)] = 1
     """Print a line to the console after every this many steps."""
-    logging_steps: Annotated[Count, Ui(unit="steps", advanced=True)] = 1
+    logging_steps: Annotated[Times, Ui(unit="steps", advanced=True)] = 1
     """Write loss, learning rate and speed for the charts after every this many steps."""
     x_axis_examples: Annotated[bool, Ui(advanced=True)] = False
     """Count examples instead of steps on the x axis of the charts."""
@@ -136,11 +147,11 @@ class Training(Section):
 
     eval_datasets: Annotated[list[EvalDataset], Ui(group="Evaluation")] = []
     """Held-out sets on which the loss is measured."""
-    eval_every_n_epochs: Annotated[CountOrOff, Ui(group="Evaluation", unit="epochs")] = None
+    eval_every_n_epochs: Annotated[TimesOrOff, Ui(group="Evaluation", unit="epochs")] = None
     """Evaluate after every this many epochs."""
-    eval_every_n_steps: Annotated[CountOrOff, Ui(group="Evaluation", unit="steps")] = None
+    eval_every_n_steps: Annotated[TimesOrOff, Ui(group="Evaluation", unit="steps")] = None
     """Evaluate after every this many steps."""
-    eval_every_n_examples: Annotated[CountOrOff, Ui(group="Evaluation", unit="examples", advanced=True)] = None
+    eval_every_n_examples: Annotated[TimesOrOff, Ui(group="Evaluation", unit="examples", advanced=True)] = None
     """Evaluate after every this many examples; replaces eval_every_n_steps."""
     eval_before_first_step: Annotated[bool, Ui(group="Evaluation")] = True
     """Evaluate once before training starts."""
@@ -157,15 +168,15 @@ class Training(Section):
     ] = None
     """End the run when the evaluation loss has not improved for this many evaluations."""
 
-    save_every_n_epochs: Annotated[Count | None, Ui(group="Saving", unit="epochs")] = None
+    save_every_n_epochs: Annotated[Times | None, Ui(group="Saving", unit="epochs")] = None
     """Export what was trained after every this many epochs."""
-    save_every_n_steps: Annotated[Count | None, Ui(group="Saving", unit="steps")] = None
+    save_every_n_steps: Annotated[Times | None, Ui(group="Saving", unit="steps")] = None
     """Export what was trained after every this many steps."""
-    save_every_n_examples: Annotated[Count | None, Ui(group="Saving", unit="examples", advanced=True)] = None
+    save_every_n_examples: Annotated[Times | None, Ui(group="Saving", unit="examples", advanced=True)] = None
     """Export what was trained after every this many examples; replaces save_every_n_steps."""
     save_dtype: Annotated[StorageDtype | None, Ui(group="Saving")] = None
     """Number format of exported weights; unset means the format they are trained in."""
-    checkpoint_every_n_epochs: Annotated[Count | None, Ui(group="Saving", unit="epochs")] = None
+    checkpoint_every_n_epochs: Annotated[Times | None, Ui(group="Saving", unit="epochs")] = None
     """Write a checkpoint to resume from after every this many epochs."""
     checkpoint_every_n_minutes: Annotated[float | None, Field(gt=0), Ui(group="Saving", unit="minutes")] = None
     """Write a checkpoint to resume from after this much time."""

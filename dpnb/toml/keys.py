@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from functools import cache
 
 from dpnb.errors import Loc
-from dpnb.schema.base import Section, section_types, sections_below, tag_of
+from dpnb.schema.base import Section, section_types, sections_below, tag_of, ui_of
 from dpnb.schema.dataset import Dataset
+from dpnb.schema.families.base import ALIKE, ModelSection
 from dpnb.schema.pytorch_optimizers import Signature
 from dpnb.schema.training import Training
 
 _MANY_TRAINERS = 2
 _MANY_TABLES = 2
+_FEW_TYPES = 4
 MANY_KEYS = 15  # beyond this a list of all keys helps nobody
 
 
@@ -34,13 +36,28 @@ def where_it_belongs(loc: Loc, owner: type[Section] | None, root: type[Section],
         taken = [key for key in siblings if key != "type"]
         return did_you_mean(name, taken) or f"{owner.__name__} takes {', '.join(taken)}."
     if kinds := _variants_with(name, loc, root):
-        return f"Only type = {any_of(kinds)} takes it."
+        return _of_other_types(name, owner, kinds)
     return (
         _in_another_table(name, root)
         or _of_another_trainer(loc, root)
         or did_you_mean(name, siblings)
         or _what_there_is(siblings, root, tables=is_table and owner is root)
     )
+
+
+def _of_other_types(name: str, owner: type[Section] | None, kinds: Sequence[type[Section]]) -> str:
+    """What to do about a key that a table knows for other values of its `type`."""
+    own = tag_of(owner) if owner is not None else None
+    if owner is None or own is None or (len(kinds) <= _FEW_TYPES and not issubclass(owner, ModelSection)):
+        return f"Only type = {any_of([repr(tag_of(kind)) for kind in kinds])} takes it."
+    alike = [key for keys in ALIKE if name in keys for key in owner.model_fields if key in keys]
+    if alike:
+        return f"type = '{own}' has {any_of(alike)} in its place."
+    if issubclass(owner, ModelSection) and ui_of(kinds[0].model_fields[name]).path:
+        return f"type = '{own}' does not read it: its files are named by {', '.join(owner.facts.needs[0])}."
+    if len(kinds) <= _FEW_TYPES:
+        return f"Only type = {any_of([repr(tag_of(kind)) for kind in kinds])} takes it."
+    return f"type = '{own}' does not take it: remove it."
 
 
 def _in_another_table(name: str, root: type[Section]) -> str:
@@ -95,14 +112,14 @@ def header(loc: Loc) -> str:
     return f"[[{name}]]" if isinstance(loc[-1], int) else f"[{name}]"
 
 
-def _variants_with(name: str, loc: Loc, root: type[Section]) -> list[str]:
-    """The types of the same table that know a key."""
+def _variants_with(name: str, loc: Loc, root: type[Section]) -> list[type[Section]]:
+    """The kinds of the same table that know a key."""
     sections = [root]
     for part in loc[:-1]:
         if isinstance(part, str):
             fields = [s.model_fields[part] for s in sections if part in s.model_fields]
             sections = [below for field in fields for below in sections_below(field.annotation)]
-    return [f"'{tag_of(s)}'" for s in sections if tag_of(s) and name in s.model_fields]
+    return [section for section in sections if tag_of(section) and name in section.model_fields]
 
 
 @cache
@@ -122,7 +139,15 @@ def any_of(words: Sequence[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-_SHORT_NAMES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "learning_rate": "lr"}
+_SHORT_NAMES = {
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "fp32": "float32",
+    "fp8": "float8",
+    "fp8_e4m3fn": "float8_e4m3fn",
+    "fp8_e5m2": "float8_e5m2",
+    "learning_rate": "lr",
+}
 
 
 def did_you_mean(seen: str, choices: Sequence[str]) -> str:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dpnb.errors import ConfigError, Problem
+from dpnb.plain_toml import TOKEN, joined, loads
 from dpnb.toml.secrets import masked_line
 
-_TOKEN = re.compile(
-    r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}]', re.DOTALL
-)
+__all__ = ["LOOK_HERE", "loads", "parse", "read"]
+
 _KEY_LINE = re.compile(r"""[ \t]*(?:[\w.-]+|"[^"\n]*"|'[^'\n]*')(?:[ \t]*\.[ \t]*[\w-]+)*[ \t]*=""")
 _HEADER_LINE = re.compile(r"[ \t]*\[\[?[ \t]*[\w.\" '-]+\]\]?[ \t]*(?:#.*)?$")
 _PYTHON = re.compile(
@@ -60,7 +60,7 @@ def parse(path: Path, text: str) -> dict[str, Any]:
     """The plain data of a TOML text. Raises `ConfigError` with one problem of code "syntax", at its place."""
     text = text.removeprefix("\ufeff")
     try:
-        return tomllib.loads(text)
+        return loads(text)
     except RecursionError as error:
         cause: Exception = error
         words = _Words("lists or tables stand too deep inside one another.", "", 0)
@@ -83,12 +83,13 @@ def _explained(message: str, text: str) -> _Words:
     if where is not None:
         message = message[: where.start()]
         if where[1]:
-            starts = [0, *(match.end() for match in re.finditer("\n", text))]
+            starts = [0, *(match.end() for match in re.finditer("\n", joined(text)))]
             at = min(starts[int(where[1]) - 1] + int(where[2]) - 1, len(text))
     line = text[text.rfind("\n", 0, at) + 1 :].split("\n", 1)[0].rstrip("\r")
     rest = text[at:].split("\n", 1)[0].rstrip("\r")
     words = (
         _of_another_kind(text, line, at)
+        or _odd_characters(text, line, at)
         or _text_never_closed(text, message, at)
         or _never_closed(text, message, at)
         or _of_message(message, line, rest, at)
@@ -111,12 +112,26 @@ def _of_another_kind(text: str, line: str, at: int) -> _Words | None:
     return None
 
 
+def _odd_characters(text: str, line: str, at: int) -> _Words | None:
+    """Characters that look like a blank or a line end, and are none for TOML."""
+    if "\r" in line:
+        return _Words(
+            "a line ends with a carriage return alone.", "Save it with the line ends of Unix or Windows.", at
+        )
+    bare = TOKEN.sub(lambda token: "x" * len(token.group()), line)
+    if odd := re.search(r"[\u00a0\u2000-\u200f\u202f\u3000\ufeff]", bare):
+        start = text.rfind("\n", 0, at) + 1
+        said = f"an invisible character, U+{ord(odd.group()):04X}, stands where TOML wants a plain space or nothing."
+        return _Words(said, "Delete it, and type a space anew.", start + odd.start())
+    return None
+
+
 def _text_never_closed(text: str, message: str, at: int) -> _Words | None:
     """A text without its closing quote, at its opening one."""
     if not message.startswith(("Unterminated string", "Illegal character '\\n'", "Expected \"'")):
         return None
     start = 0
-    for token in _TOKEN.finditer(text):
+    for token in TOKEN.finditer(text):
         if re.search("[\"']", text[start : token.start()]):
             break
         start = token.end()
@@ -132,14 +147,15 @@ def _never_closed(text: str, message: str, at: int) -> _Words | None:
     if not message.startswith(("Unclosed", "Invalid value", "Expected", "Invalid initial")):
         return None
     opened: list[tuple[str, int]] = []
-    for token in _TOKEN.finditer(text, 0, at):
+    for token in TOKEN.finditer(text, 0, at):
         if token.group() in ("[", "{"):
             opened.append((token.group(), token.start()))
         elif token.group() in ("]", "}") and opened:
             opened.pop()
     start = text.rfind("\n", 0, at) + 1
     line = text[start:].split("\n", 1)[0].rstrip("\r")
-    earlier = [(kind, place) for kind, place in opened if place < start]
+    # Where every bracket has its end, nothing is left open.
+    earlier = [(kind, place) for kind, place in opened if place < start] if joined(text) == text else []
     if earlier and (at >= len(text.rstrip()) or _KEY_LINE.match(line) or _HEADER_LINE.match(line)):
         kind, place = earlier[0]
         what, end = ("list", "]") if kind == "[" else ("inline table", "}")
@@ -148,7 +164,7 @@ def _never_closed(text: str, message: str, at: int) -> _Words | None:
     if opened and message.startswith("Unclosed array") and text[at:].split("\n", 1)[0].strip():
         return _Words("a comma is missing between two items of a list.", "Put one between each two items.", at)
     if opened and opened[-1][0] == "{":
-        advice = "An inline table stands on one line, with a comma between each two keys and a } at the end."
+        advice = "A comma stands between each two keys, none behind the last, and a } at the end."
         return _Words("the inline table that begins here is broken.", advice, opened[-1][1])
     return None
 

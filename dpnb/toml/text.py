@@ -7,11 +7,11 @@ stand below a header, be dotted, or stand in an inline table; lists of tables ma
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from typing import Any
 
 from dpnb.errors import Loc
+from dpnb.plain_toml import loads
 from dpnb.toml.places import Outline, Span, outline, value_at
 
 _COMMENT_LINE = re.compile(r"[ \t]*#[^\n]*\n?\Z")
@@ -28,7 +28,7 @@ class _Spans:
         self._read()
 
     def _read(self) -> None:
-        self.data: dict[str, Any] = tomllib.loads(self.text)
+        self.data: dict[str, Any] = loads(self.text)
         self.outline: Outline = outline(self.text)
 
     def _splice(self, start: int, end: int, text: str) -> None:

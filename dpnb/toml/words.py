@@ -176,7 +176,11 @@ def _problem(finding: _Finding, data: dict[str, Any], cls: type[Section]) -> Pro
         case "told":
             return Problem("error", "value", loc, _on_one_line(context["message"]), context["suggestion"])
         case "literal_error":
-            return _no_choice(loc, seen, re.findall(r"'([^']*)'", str(context["expected"])))
+            choices = re.findall(r"'([^']*)'", str(context["expected"]))
+            if info is not None and len(_arms(info.annotation)) > 1:
+                words = f"{show(seen)} is not known here; expected {type_words(info)}."
+                return Problem("error", "value", loc, words, _correction(loc, seen, "bool_type", info) or _help(info))
+            return _no_choice(loc, seen, choices)
     if kind in _WANTED or kind == "union":
         return _wrong_type(finding, seen, info)
     return Problem("error", "value", loc, f"{_wrong_value(seen, kind, context, detail['msg'])}.", _help(info))
@@ -270,19 +274,34 @@ def _correction(loc: Loc, seen: Any, kind: str, info: FieldInfo | None) -> str: 
     name = ".".join(part for part in loc if isinstance(part, str))
     if kind == "list_type" and tables and isinstance(seen, dict):
         return f"Write [[{name}]], with two brackets on each side: there may be several."
-    if kind == "list_type" and isinstance(seen, str) and isinstance(loc[-1], str) and info is not None:
-        lists = [arm for arm in _arms(info.annotation) if get_origin(arm) is list]
-        return f"Write [{show(seen)}]." if tables or any(get_args(arm) == (str,) for arm in lists) else ""
+    if kind in ("list_type", "union") and isinstance(loc[-1], str) and info is not None:
+        short = tables and isinstance(seen, str)
+        if short or _is_item(seen, info):
+            return f"Write [{show(seen)}]."
     if kind in ("model_type", "model_attributes_type"):
         if isinstance(seen, list) and seen and isinstance(loc[-1], str):
             return f"Write [{name}], with one bracket on each side: there is only one."
         return _table_to_add(loc, info) if isinstance(loc[-1], str) else ""
-    wanted = {"int_type": r"[+-]?\d+", "float_type": r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", "bool_type": "true|false"}
+    wanted = {
+        "int_type": r"[+-]?\d+",
+        "float_type": r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?",
+        "bool_type": "(?i:true|false)",
+    }
     if isinstance(seen, str) and kind in wanted and re.fullmatch(wanted[kind], seen):
-        return f"Write {seen} without quotes."
+        return f"Write {seen.lower()} without quotes."
     if kind in ("int_type", "int_from_float") and isinstance(seen, float) and seen.is_integer():
         return f"Write {int(seen)}."
     return ""
+
+
+def _is_item(seen: Any, info: FieldInfo) -> bool:  # noqa: ANN401 - TOML's values
+    """Whether a number or a text is what a key takes a list of, be it of one item."""
+    shortest = max((getattr(mark, "min_length", None) or 0 for mark in info.metadata), default=0)
+    arms = _arms(info.annotation)
+    if shortest > 1 or any(get_origin(arm) is not list for arm in arms):
+        return False
+    items = [item for arm in arms for item in _arms(get_args(arm)[0])]
+    return (type(seen) in items or (type(seen) is int and float in items))
 
 
 def _table_to_add(loc: Loc, info: FieldInfo | None) -> str:

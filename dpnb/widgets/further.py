@@ -6,11 +6,11 @@ know them beforehand. Text to data and back; the text area itself stands in cont
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from dpnb.errors import Loc, Problem
+from dpnb.plain_toml import loads
 from dpnb.schema.base import Section
 
 FURTHER = "further"  # where a problem stands that is about the text as a whole
@@ -29,7 +29,7 @@ def own_keys(cls: type[Section], data: Mapping[str, Any]) -> list[str]:
 def read_further(text: str, loc: Loc, taken: Collection[str] = ()) -> tuple[dict[str, Any], list[Problem]]:
     """The keys that TOML lines hold, and what is wrong with the text; `taken` names keys that have fields."""
     try:
-        data = tomllib.loads(text)
+        data = loads(text)
     except (ValueError, RecursionError) as error:
         message = f"the further parameters cannot be read: {error}."
         return {}, [

@@ -6,12 +6,12 @@ Each writes a control file and returns at once; what comes of it is seen by the 
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable
 from typing import Any, get_args
 
 import ipywidgets as w
 
+from dpnb.plain_toml import loads
 from dpnb.runs.process import FINAL_STATES, Run, State
 from dpnb.runs.rundir import Request, RunDir
 from dpnb.widgets.cells import answer_while_busy
@@ -111,7 +111,7 @@ def without_effect(run: RunDir) -> list[Request]:
     if info is None or (info.argv and not any("trainer.train" in word for word in info.argv)):
         return [request for request in get_args(Request) if request not in _UPSTREAM]
     try:
-        asked = tomllib.loads(run.run_toml.read_text(encoding="utf-8"))
+        asked = loads(run.run_toml.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     needs: dict[Request, str] = {"sample": "sample", "evaluate": "eval_datasets"}

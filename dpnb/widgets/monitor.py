@@ -8,13 +8,13 @@ files and return at once. The curves of other runs can be laid over its own.
 from __future__ import annotations
 
 import threading
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 
+from dpnb.plain_toml import loads
 from dpnb.runs.events import Points, Reader
 from dpnb.runs.marks import marks_of
 from dpnb.runs.plots import PLOTS, TRAIN_LOSS_TAG, TRAINING_LOSS, Plot, quantile_of
@@ -78,7 +78,7 @@ class _Source:
 
 def _logs_examples(run: RunDir) -> bool:
     try:
-        return tomllib.loads(run.run_toml.read_text(encoding="utf-8")).get("x_axis_examples") is True
+        return loads(run.run_toml.read_text(encoding="utf-8")).get("x_axis_examples") is True
     except (OSError, ValueError):
         return False
 

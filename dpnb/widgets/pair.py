@@ -12,12 +12,12 @@ directory, as everywhere.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 from dpnb import toml
 from dpnb.errors import ConfigError, Problem
+from dpnb.plain_toml import loads
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.training import Training
 from dpnb.toml import Document
@@ -218,7 +218,7 @@ class Pair:
 def _is_dataset(path: Path) -> bool:
     """A dataset file is known by its keys; what is no TOML is left to the message of `load`."""
     try:
-        data = tomllib.loads(_text(path))
+        data = loads(_text(path))
     except ValueError:
         return False
     return "directory" in data and "model" not in data

@@ -205,6 +205,11 @@ class _Hand:
             v = getattr(item, key)
             tables = isinstance(v, Section) or (isinstance(v, list) and v and isinstance(v[0], Section))
             pairs.append(f"{key} = {self.inline(v) if tables else self.value(v)}")
+        if pairs and self.chance.random() < 0.2:
+            indent = "\n        "
+            commas = [*[","] * (len(pairs) - 1), ""]
+            lines = [f"{pair}{comma}{self.tail()}" for pair, comma in zip(pairs, commas, strict=True)]
+            return "{" + self.tail() + indent + indent.join(lines) + "\n    }"
         return "{" + ", ".join(pairs) + "}"
 
     def short(self, item: Section) -> str:

@@ -60,7 +60,7 @@ def test_files_of_every_family_are_right(family):
         ({"adapter": {"type": "loft", "rank": 4}}, ["adapter"]),
         ({"optimizer": {"type": "adamw", "momentum": 0.9}}, ["optimizer"]),
         ({"model": {"type": "wan", "diffusers_path": "x"}}, ["model"]),
-        ({"eval_datasets": [{"name": "a/b", "config": "c"}]}, ["eval_datasets/0"]),
+        ({"eval_datasets": [{"name": "a<b", "config": "c"}]}, ["eval_datasets/0"]),
     ],
 )
 def test_what_a_training_file_may_say(extra, places):

@@ -58,6 +58,13 @@ READ = "diffusion-pipe does not read this. Remove it, or keep it for dpnb's own 
             ["error: model.type: diffusion-pipe does not train Stable Diffusion 1.x and 2.x. It trains "
                 f"{', '.join(tag for tag in FACTS if tag != 'sd15')}."],
         ),
+        (training(optimizer={"type": "Lion", "beta2_half_life": 9.0}),
+            ["error: optimizer.beta2_half_life: diffusion-pipe wants betas beside it. Add them, such as "
+                "[0.9, 0.99]."]),
+        (training(optimizer={"type": "adamw", "beta2_half_life": 9.0}), []),
+        (dataset({"resolutions": [1, 2, 3, 4]}, resolutions=[1, 2, 3]),
+            ["warning: resolutions: diffusion-pipe stops at more than 3 resolutions. Name fewer, or start it with "
+                "--i_know_what_i_am_doing."]),
         (dataset(), []),
         (dataset({"trigger_word": "x"}, loss_weight=0.5),
             [f"error: trigger_word: {READ}", f"error: directory[0].loss_weight: {READ}"]),
@@ -157,3 +164,10 @@ def test_keys_of_the_dataset_at_their_default_in_a_folder_say_nothing():
         f"warning: directory[0].shuffle_metadata: {SLOWER}",
     ]
     assert not errors_in(found)
+
+
+def test_betas_are_written_beside_a_half_life():
+    """diffusion-pipe looks them up without a default there."""
+    value = training(optimizer={"type": "adamw", "beta2_half_life": 9.0})
+    assert tomllib.loads(dump(value))["optimizer"]["betas"] == [0.9, 0.999]
+    assert "betas" not in tomllib.loads(dump(training(optimizer={"type": "adamw"})))["optimizer"]

@@ -11,6 +11,7 @@ from dpnb.schema import (
     Ema,
     EvalDataset,
     LokrAdapter,
+    LoraAdapter,
     Loss,
     Monitoring,
     Prompt,
@@ -48,6 +49,19 @@ def test_a_good_file_has_no_problems():
             {"save_every_n_epochs": None},
             "error: save_every_n_epochs: none of save_every_n_epochs, save_every_n_steps and save_every_n_examples is "
             "set. Add one of them, such as save_every_n_epochs = 1.",
+        ),
+        (
+            {"adapter": LoraAdapter(rank=4, fuse_adapters=[{"path": "x"}]), "family": "z_image"},
+            "warning: adapter.fuse_adapters: has no effect: it is not read for Z-Image. Name the files in "
+            "model.merge_adapters.",
+        ),
+        (
+            {"adapter": LoraAdapter(rank=4, fuse_adapters=[{"path": "x"}]), "family": "wan"},
+            "warning: adapter.fuse_adapters: has no effect: it is not read for Wan. Remove it.",
+        ),
+        (
+            {"blocks_to_swap": 39, "family": "wan"},
+            "error: blocks_to_swap: 39 blocks are more than Wan can swap. Use 38 at most.",
         ),
         (
             {"partition_method": "manual", "pipeline_stages": 2},
@@ -303,7 +317,7 @@ def test_what_a_family_takes(monkeypatch):
 
 def test_every_rule_is_pinned_above():
     """A new rule is a new row: count them."""
-    assert len(rules.TRAINING_RULES) == 22
+    assert len(rules.TRAINING_RULES) == 23
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -151,3 +151,12 @@ def test_a_pause_is_a_file_that_stands(tmp_path):
     run.pause(on=False)
     run.pause(on=False)
     assert not run.pause_file.exists()
+
+
+def test_held_out_sets_have_a_file_each_whatever_their_name(tmp_path):
+    run = RunDir(tmp_path)
+    names = ["held out", "a/b", "a%2Fb", "a_b", "größe", "x:y"]
+    assert [run.eval_toml(name).name for name in names] == [
+        "eval_held out.toml", "eval_a%2Fb.toml", "eval_a%252Fb.toml", "eval_a_b.toml", "eval_größe.toml",
+        "eval_x%3Ay.toml",
+    ]  # fmt: skip

@@ -24,6 +24,7 @@ from dpnb.schema.base import InputFile, one_of, section_types, sections_below, t
 from dpnb.schema.model import FACTS, MODELS
 from dpnb.schema.training import EvalDataset, batch_size_for
 from dpnb.toml.words import _help
+from tests.dpnb.every_family import training
 
 
 def all_sections() -> list[type[Section]]:
@@ -224,3 +225,16 @@ def test_an_empty_key_is_none():
     full = Monitoring.model_validate({"wandb_api_key": "abc"})
     assert full.wandb_api_key is not None
     assert full.wandb_api_key.get_secret_value() == "abc"
+
+
+@pytest.mark.parametrize("key", ["epochs", "max_steps", "warmup_steps", "save_every_n_steps", "eval_every_n_steps"])
+def test_a_number_of_times_may_be_written_as_a_fraction(key):
+    assert getattr(training(**{key: 1e3}), key) == 1000
+    assert isinstance(getattr(training(**{key: 1e3}), key), int)
+    with pytest.raises(ValidationError):
+        training(**{key: 1.5})
+
+
+@pytest.mark.parametrize("name", ["eval/cats", "held out (2)", "a+b, c: 1"])
+def test_names_of_held_out_sets(name):
+    assert EvalDataset(name=name, config="x").name == name

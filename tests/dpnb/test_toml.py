@@ -84,7 +84,7 @@ PARTITION = (
     "(Meaning: How layers are dealt out to pipeline stages: parameters, uniform, manual, or type:<class name>.)"
 )
 SPLIT = "(Meaning: First layer of each further stage, one number less than there are stages.)"
-EVAL_NAME = "(Meaning: Name of the set, of letters, digits, spaces, dots, - and _; its curves are called <name>/loss.)"
+EVAL_NAME = "(Meaning: Name of the set, without quotes, &, < and >; its curves are called <name>/loss.)"
 TABLES = (
     "Tables known here: [[eval_datasets]], [model], [adapter], [optimizer], [loss], [ema], [sample], [monitoring], "
     "[lora]."
@@ -128,7 +128,7 @@ TABLES = (
         ),
         (
             "partition_split = 3",
-            f"1: error: partition_split: 3 is a whole number; expected a list in [ ]. {SPLIT}",
+            "1: error: partition_split: 3 is a whole number; expected a list in [ ]. Write [3].",
         ),
         (
             "partition_split = [1, 2.5]",
@@ -218,8 +218,8 @@ TABLES = (
             "18: error: eval_datasets[0].config: is missing. (Meaning: Dataset file of the set.)",
         ),
         (
-            'eval_datasets = [{name = "a/b", config = "dataset.toml"}]',
-            f"19: error: eval_datasets[0].name: 'a/b' is not accepted. {EVAL_NAME}",
+            'eval_datasets = [{name = "a<b", config = "dataset.toml"}]',
+            f"19: error: eval_datasets[0].name: 'a<b' is not accepted. {EVAL_NAME}",
         ),
         (
             'eval_datasets = [{name = "", config = "dataset.toml"}]',
@@ -420,8 +420,7 @@ def test_tables(folder, text, messages):
                 "[512, 768]; a pair [1280, 720] means the area of that picture.)"]),
         (DATASET + "resolutions = 512\n",
             ["4:1: error: directory[0].resolutions: 512 is a whole number; expected a list of numbers or a list of "
-                "[number, number] pairs. (Meaning: Target areas as square sides, such as [512, 768]; a pair "
-                "[1280, 720] means the area of that picture.)"]),
+                "[number, number] pairs. Write [512]."]),
         (DATASET + 'min_ar = "x"\n',
             ["4:1: error: directory[0].min_ar: 'x' is a text; expected a number. (Meaning: Aspect ratio of the "
                 "narrowest bucket; 0.5 is twice as high as wide.)"]),
@@ -671,10 +670,10 @@ def test_a_file_full_of_mistakes_is_answered_in_a_moment(folder):
     Path("x.toml").write_text(text + "foo = 1\nlrr = 2\n")
     seconds = []
     for _ in range(10):
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(ConfigError):
             load("x.toml", Training)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 0.05
 
 
@@ -682,9 +681,9 @@ def test_a_typical_file_loads_in_a_moment(folder):
     Path("x.toml").write_text(GOOD + "[sample]\nprompts = ['a', 'b']\n")
     seconds = []
     for _ in range(10):
-        start = time.perf_counter()
+        start = time.process_time()
         load("x.toml", Training)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 0.02
 
 

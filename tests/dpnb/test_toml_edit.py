@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import stat
-import tomllib
 from collections import Counter
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, model_validator
 
 from dpnb.errors import ConfigError
+from dpnb.plain_toml import loads
 from dpnb.schema import (
     Dataset,
     Directory,
@@ -92,7 +92,7 @@ num_repeats = 2
 
 
 def parsed(text: str, cls: type[Section]) -> Any:
-    return cls.model_validate(tomllib.loads(text.removeprefix("\ufeff")))
+    return cls.model_validate(loads(text))
 
 
 def with_keys(value: Any, **changes: Any) -> Any:
@@ -288,7 +288,7 @@ class Loose(Section):
 
 
 def construct(text: str) -> dict[str, Any]:
-    data = tomllib.loads(text)
+    data = loads(text)
     if "ema" in data:
         data["ema"] = Ema(**data["ema"])
     if "lora" in data:
@@ -303,13 +303,13 @@ def test_text_encoders_in_both_forms():
     tables = head + "[[model.text_encoders]] # one\npath = 't'\ntype = 'lumina2'\n"
     short = head + "text_encoders = [\n  {path = 't', type = 'lumina2'} # one\n]\n"
     for text in (tables, short):
-        data = tomllib.loads(text)["model"]
+        data = loads(text)["model"]
         old = ZImageModel(**data)
         new = ZImageModel(**(data | {"text_encoders": [{"path": "u", "type": "lumina2"}]}))
         assert edit(text, Model(model=old), Model(model=new)) == text.replace("'t'", "'u'")
         flux = FluxModel(diffusers_path="f")
         out = edit(text, Model(model=old), Model(model=flux))
-        assert tomllib.loads(out) == {"model": {"type": "flux", "diffusers_path": "f"}}
+        assert loads(out) == {"model": {"type": "flux", "diffusers_path": "f"}}
 
 
 class Model(Section):

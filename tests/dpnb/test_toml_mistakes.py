@@ -103,7 +103,25 @@ def test_a_missing_type_is_guessed_where_one_kind_alone_fits():
         (TOP + WAN.replace("ckpt", "chpt") + ADAPTER + OPTIMIZER,
             "7:1: error: model.chpt_path: unknown key. Nothing reads it. It is called model.ckpt_path."),
         (TOP + WAN + "vae_path = 'v'\n" + ADAPTER + OPTIMIZER,
-            "9:1: error: model.vae_path: unknown key. Only type = "),
+            "9:1: error: model.vae_path: unknown key. type = 'wan' does not read it: its files are named by "
+            "ckpt_path."),
+        (TOP + WAN + "t5_path = 'v'\n" + ADAPTER + OPTIMIZER,
+            "9:1: error: model.t5_path: unknown key. type = 'wan' has llm_path in its place."),
+        (TOP + WAN + "lumina_shift = true\n" + ADAPTER + OPTIMIZER,
+            "9:1: error: model.lumina_shift: unknown key. Only type = 'lumina_2' takes it."),
+        (TOP + "[model]\ntype = 'ltx-video'\nshift = 3\n" + ADAPTER + OPTIMIZER,
+            "7:1: error: model.shift: unknown key. type = 'ltx-video' does not take it: remove it."),
+        (TOP + WAN.replace("'bfloat16'", "'fp8'") + ADAPTER + OPTIMIZER,
+            "8:1: error: model.dtype: 'fp8' is not one of float32, float16, bfloat16."),
+        (TOP + WAN + "transformer_dtype = 'fp8'\n" + ADAPTER + OPTIMIZER,
+            "9:1: error: model.transformer_dtype: 'fp8' is not one of float32, float16, bfloat16, float8, "
+            "float8_e4m3fn, float8_e5m2. Did you mean 'float8'?"),
+        (TOP + "activation_checkpointing = 'True'\n" + WAN + ADAPTER + OPTIMIZER,
+            "5:1: error: activation_checkpointing: 'True' is not known here; expected true, false or 'unsloth'. Write "
+            "true without quotes."),
+        (TOP + "cache_only = true\n" + WAN + ADAPTER + OPTIMIZER,
+            "5:1: error: cache_only: unknown key. It is an option of diffusion-pipe's command line, not a key: leave "
+            "it out."),
         (TOP + WAN + ADAPTER + "network_dim = 4\n" + OPTIMIZER,
             "13:1: error: adapter.network_dim: unknown key. 'network_dim' is a name of kohya sd-scripts and "
             "musubi-tuner. Here it is adapter.rank."),

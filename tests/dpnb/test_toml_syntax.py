@@ -21,8 +21,11 @@ SLASH = (
     "single quotes."
 )
 BRACES = (
-    "the inline table that begins here is broken. An inline table stands on one line, with a comma between each two "
-    "keys and a } at the end."
+    "the inline table that begins here is broken. A comma stands between each two keys, none behind the last, and a } "
+    "at the end."
+)
+INVISIBLE = (
+    "an invisible character, U+{}, stands where TOML wants a plain space or nothing. Delete it, and type a space anew."
 )
 OPEN_TEXT = "the text that begins here is never closed. End it with the quote that it begins with."
 HEADER = "Write key = value, [table], or [[table]] for one of several."
@@ -79,12 +82,18 @@ YAML = "this is YAML, not TOML. A key and its value are separated by =, as in ep
         ("a = [512, 1024\nb = 2\n", f"1:5: {CLOSE_LIST}"),
         ("a = [512 1024]\n", "1:10: a comma is missing between two items of a list. Put one between each two items."),
         ("a = {b = 1\nc = 2}\n", f"1:5: {BRACES}"),
+        ("a = {b = 1,\n c = 2}\nd = 3\nd = 4\n", f"4:6: 'd' stands {TWICE}"),
         ("a = {b = 1, }\n", f"1:5: {BRACES}"),
         ("a = " + "[" * 5000, "1:1: lists or tables stand too deep inside one another."),
         # twice
         ("a = 1\nx = 2\na = 2", f"3:6: 'a' stands {TWICE}"),
         ("a={b=1,b=2}", f"1:11: a key stands {TWICE}"),
         ("[a.b]\n[a.b]\n", "2:5: the table [a.b] stands twice. Keep one of the two, at this line or further up."),
+        # what cannot be seen
+        ("a = 1\nb\u00a0= 2\n", f"2:2: {INVISIBLE.format('00A0')}"),
+        ("\u200ba = '\u00a0'\n", f"1:1: {INVISIBLE.format('200B')}"),
+        ("a = 1\rb = 2\r", "1:6: a line ends with a carriage return alone. Save it with the line ends of Unix or "
+            "Windows."),
         # headers and lines
         ("[model\ntype = 1\n", f"1:7: a table header is never closed. {HEADER}"),
         ("[[a]\nb=1", f"1:4: a table header is never closed. {HEADER}"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -177,12 +177,14 @@ def test_a_dataset_file_without_a_folder(folder, capsys):
 def test_a_cold_start_is_quick(folder):
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = os.times()
         argv = [sys.executable, "-m", "dpnb.cli", "validate", "run.toml"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - start)
+        end = os.times()
+        # Its own work, so that others on the machine do not count.
+        seconds.append(end.children_user + end.children_system - start.children_user - start.children_system)
         assert done.returncode == 0, done.stderr
-    assert min(seconds) < 1.2  # 0.45 s on a quiet machine; the goal is 0.6 s
+    assert min(seconds) < 1.2  # under 0.45 s on a quiet machine; the goal is 0.6 s
 
 
 # --- schema ----------------------------------------------------------------------------------------------------------

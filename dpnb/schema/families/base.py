@@ -13,6 +13,14 @@ from pydantic import Field
 from dpnb.schema.base import Dtype, Pending, Section, StorageDtype, Ui
 
 ALL_ADAPTERS = ("lora", "lokr", "loha", "dora")
+ALIKE = (
+    ("transformer_path", "diffusion_model", "single_file_path", "checkpoint_path"),
+    ("transformer_dtype", "diffusion_model_dtype"),
+    ("vae_path", "vae"),
+    ("text_encoder_path", "text_encoder", "text_encoders", "llm_path", "t5_path"),
+    ("ckpt_path", "diffusers_path"),
+)
+"""Keys of one family that stand where another has those beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +33,7 @@ class FamilyFacts:
     clip has k * `frames_per_latent` + `frame_offset` frames (or 1), re-timed to `fps`.
     `edit`: it takes control pictures (control_path). `block_swap`: blocks can wait in host memory, `max_swap` at most
     (None where that depends on the weights). `cached_text`: captions are encoded before training, not during it.
-    `robust_loss`: it takes huber_delta and smooth_l1_beta.
+    `robust_loss`: it takes huber_delta and smooth_l1_beta. `fuses`: adapter.fuse_adapters is read for it.
     """
 
     title: str
@@ -45,6 +53,7 @@ class FamilyFacts:
     max_swap: int | None = None
     cached_text: bool = True
     robust_loss: bool = True
+    fuses: bool = False
 
     def whole_frames(self, frames: int) -> int:
         """The longest clip that the network takes out of `frames` frames."""

@@ -16,6 +16,7 @@ class ChromaModel(k.ModelSection):
         needs=(("diffusers_path", "transformer_path"),),
         block_swap=True,
         max_swap=34,
+        fuses=True,
     )
 
     type: Literal["chroma"] = "chroma"

@@ -21,6 +21,7 @@ class FluxModel(k.ModelSection):
         edit=True,
         block_swap=True,
         max_swap=34,
+        fuses=True,
     )
 
     type: Literal["flux"] = "flux"

@@ -18,6 +18,7 @@ class Sd15Model(k.ModelSection):
         upstream_adapters=(),
         rounding_px=8,
         robust_loss=False,
+        fuses=True,
     )
 
     type: Literal["sd15"] = "sd15"

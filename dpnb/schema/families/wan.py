@@ -20,6 +20,7 @@ class WanModel(k.ModelSection):
         frames_per_latent=4,
         fps=16,
         block_swap=True,
+        max_swap=38,
     )
 
     type: Literal["wan"] = "wan"
