@@ -47,10 +47,8 @@ def finished(folder, **status) -> RunDir:
     return directory
 
 
-def test_help_is_fast_and_names_the_commands():
-    start = time.monotonic()
+def test_help_names_the_commands():
     done = subprocess.run([sys.executable, "-m", "dpnb.cli", "--help"], capture_output=True, text=True, check=True)
-    assert time.monotonic() - start < 2
     for name in ("demo", "lab", "validate", "launch", "runs", "status", "logs", "stop"):
         assert f"\n    {name} " in done.stdout
 

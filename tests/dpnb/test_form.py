@@ -338,13 +338,13 @@ def test_closing_leaves_no_widget_behind(training: Training) -> None:
 
 
 def test_a_form_is_cheap(training: Training) -> None:
-    before, start = len(live_widgets), time.perf_counter()
+    before, start = len(live_widgets), time.thread_time()
     form = TrainingForm(training)
-    assert time.perf_counter() - start < 0.3
+    assert time.thread_time() - start < 0.3
     assert len(live_widgets) - before < 150
-    start = time.perf_counter()
+    start = time.thread_time()
     form.set("epochs", 7)
-    assert time.perf_counter() - start < 0.05
+    assert time.thread_time() - start < 0.05
 
 
 def test_forms_do_not_import_charts() -> None:

@@ -103,9 +103,9 @@ def test_all_cards_fold_at_once(many: Form[Dataset]) -> None:
 
 
 def test_thirty_folders_are_cheap() -> None:
-    before, start = len(live_widgets), time.perf_counter()
+    before, start = len(live_widgets), time.thread_time()
     form = Form(folders(30), first=("directory",))
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start < 0.5
     assert len(live_widgets) - before < 300
     form.close()
     assert len(live_widgets) == before
