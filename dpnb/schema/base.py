@@ -8,9 +8,14 @@ What is not here: rules across fields (rules.py), positions in a file (dpnb/toml
 
 from __future__ import annotations
 
+import ast
+import inspect
+import linecache
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import NoneType, UnionType
+from itertools import pairwise
+from types import FrameType, NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, model_validator
@@ -83,6 +88,15 @@ class Section(BaseModel):
         protected_namespaces=(),
     )
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - pydantic's own
+        """Give the fields of a section that is written in a notebook's cell their help; pydantic finds none there."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if cls.__module__ == "__main__":
+            for name, text in _texts_below_fields(cls).items():
+                if name in cls.model_fields and cls.model_fields[name].description is None:
+                    cls.model_fields[name].description = text
+
     @model_validator(mode="before")
     @classmethod
     def _empty_paths_are_unset(cls, data: Any) -> Any:  # noqa: ANN401 - anything that a TOML file can hold
@@ -102,6 +116,27 @@ class Section(BaseModel):
         """The section that has the keys of a table of this one: itself, unless the table's `type` decides on them."""
         del table
         return cls
+
+
+def _texts_below_fields(cls: type) -> dict[str, str]:
+    """The text below each field of a class that is being made, from the source that is running; {} without one."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != cls.__module__:
+        frame = frame.f_back
+    if frame is None:
+        return {}
+    try:
+        tree = ast.parse("".join(linecache.getlines(frame.f_code.co_filename, frame.f_globals)))
+    except SyntaxError:  # a cell with %magic lines; the help is lost, nothing else
+        return {}
+    made = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
+    body = made[-1].body if made else []
+    return {
+        field.target.id: inspect.cleandoc(below.value.value)
+        for field, below in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+    }
 
 
 def one_of(*sections: type[Section], other: type[Section] | None = None) -> Any:  # noqa: ANN401 - a typing form

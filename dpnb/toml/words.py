@@ -252,6 +252,9 @@ _WANTED = {
     "bool_type": "true or false",
     "list_type": "a list in [ ]",
     "dict_type": "a table",
+    "date_type": "a date such as 2026-01-31",
+    "datetime_type": "a time such as 2026-01-31T12:30:00",
+    "time_type": "a time such as 12:30:00",
     "model_type": "a table",
     "model_attributes_type": "a table",
 }
@@ -278,6 +281,8 @@ def _correction(loc: Loc, seen: Any, kind: str, info: FieldInfo | None) -> str: 
         short = tables and isinstance(seen, str)
         if short or _is_item(seen, info):
             return f"Write [{show(seen)}]."
+    if kind == "dict_type":
+        return 'Write one `key = value` a line, texts in "quotes".'
     if kind in ("model_type", "model_attributes_type"):
         if isinstance(seen, list) and seen and isinstance(loc[-1], str):
             return f"Write [{name}], with one bracket on each side: there is only one."
@@ -301,7 +306,7 @@ def _is_item(seen: Any, info: FieldInfo) -> bool:  # noqa: ANN401 - TOML's value
     if shortest > 1 or any(get_origin(arm) is not list for arm in arms):
         return False
     items = [item for arm in arms for item in _arms(get_args(arm)[0])]
-    return (type(seen) in items or (type(seen) is int and float in items))
+    return type(seen) in items or (type(seen) is int and float in items)
 
 
 def _table_to_add(loc: Loc, info: FieldInfo | None) -> str:

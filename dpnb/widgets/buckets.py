@@ -35,8 +35,8 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-gauge .dpnb-track { margin: 0 0 2px; }
 .dpnb .dpnb-crops { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 14px;
   align-items: end; overflow: visible; margin: 6px 0; }
-.dpnb .dpnb-crops .widget-image { width: auto; max-width: 100%; align-self: flex-start;
-  border-radius: 0; outline: 1px solid var(--jp-border-color2); }
+.dpnb .dpnb-crops img { display: block; width: auto; height: auto; max-width: 100%;
+  outline: 1px solid var(--jp-border-color2); }
 .dpnb .dpnb-crops .dpnb-caption { min-height: 52px; }
 .dpnb .dpnb-crop-bar > .widget-dropdown { width: 360px; margin: 0; }
 .dpnb .dpnb-crop-bar > .widget-dropdown > .widget-label { width: auto; }

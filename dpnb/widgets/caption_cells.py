@@ -16,7 +16,7 @@ import ipywidgets as w
 
 from dpnb.dataset.caption_store import CaptionStore, State
 from dpnb.widgets.cells import answer_while_busy
-from dpnb.widgets.look import Look, escape, set_class
+from dpnb.widgets.look import Look, escape, picture_html, set_class
 from dpnb.widgets.thumbnails import Thumbnail, Thumbnails, blank
 
 NAME_LENGTH = 60
@@ -70,7 +70,7 @@ class CaptionCell:
         self._host, self._place = host, 0
         self._reason = ""
         look = host.look
-        self.picture = look.make(w.Image, format="webp", classes=("dpnb-thumb",))
+        self.picture = look.html("", "dpnb-thumb")
         self.area = look.make(w.Textarea, continuous_update=False, placeholder="no caption")
         self.note = look.html("", "dpnb-note")
         self._which: Any = None  # of several captions; made where a picture has more than one to offer
@@ -123,7 +123,8 @@ class CaptionCell:
 
     def _picture(self, thumbnail: Thumbnail | None) -> None:
         self._reason = "" if thumbnail is None else thumbnail.reason
-        self.picture.value = blank() if thumbnail is None else thumbnail.data
+        data = blank() if thumbnail is None else thumbnail.data
+        self.picture.value = picture_html(data, shown_name(self.name or ""))
 
     def _say(self) -> None:
         """The line below the caption."""

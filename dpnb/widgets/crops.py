@@ -18,7 +18,7 @@ from dpnb.dataset.crop import decode, kept_box
 from dpnb.dataset.dryrun import DryRun, kept_share
 from dpnb.dataset.scan import Row
 from dpnb.errors import DatasetError
-from dpnb.widgets.look import Look, escape, set_class
+from dpnb.widgets.look import Look, escape, picture_html, set_class
 
 THUMBNAIL_PX = 220
 ON_A_PAGE = 6
@@ -68,7 +68,7 @@ class CropPages:
         self._earlier.on_click(lambda _: self._leaf(-ON_A_PAGE))
         self._later.on_click(lambda _: self._leaf(ON_A_PAGE))
         self._where = look.html("", "dpnb-quiet")
-        self._pictures = [look.make(w.Image, format="webp", value=b"") for _ in range(ON_A_PAGE)]
+        self._pictures = [look.html() for _ in range(ON_A_PAGE)]
         self._captions = [look.html("", "dpnb-caption") for _ in range(ON_A_PAGE)]
         shots = zip(self._pictures, self._captions, strict=True)
         self._shots = [look.box(shot, "dpnb-shot", "dpnb-hidden") for shot in shots]
@@ -126,19 +126,20 @@ class CropPages:
         ).start()
 
     def _make(self, request: int, rows: Sequence[Row], size: Size, total: int) -> None:
-        made: list[tuple[bytes, str]] = []
+        made: list[tuple[str, str]] = []
         for row in rows:
             if request != self._wanted:
                 return
             try:
-                made.append((preview(row, size), _caption(row, size)))
+                alt = f"{row.path.name} with what is cut off darkened"
+                made.append((picture_html(preview(row, size), alt), _caption(row, size)))
             except DatasetError as error:  # a header tells nothing of truncated pixels
-                made.append((b"", f'{_name(row)}<span class="dpnb-error">{escape(error)}</span>'))
+                made.append(("", f'{_name(row)}<span class="dpnb-error">{escape(error)}</span>'))
         with self._lock:
             if request == self._wanted and not self._closed:
                 self._fill(made, total)
 
-    def _fill(self, made: Sequence[tuple[bytes, str]], total: int) -> None:
+    def _fill(self, made: Sequence[tuple[str, str]], total: int) -> None:
         for position, shot in enumerate(self._shots):
             there = position < len(made)
             if there:

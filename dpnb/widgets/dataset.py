@@ -190,8 +190,8 @@ class DatasetForm(Form[Dataset]):
             if isinstance(found, str):
                 self.view.rest(found)
                 return
-            self.view.show(found, self._training if self._training_form is not None else None)
             self.outcome = found
+            self.view.show(found, self._training if self._training_form is not None else None)
 
     def _mend(self, mend: Mend) -> None:
         """A person wants a finding mended: one edit, of this form or of the training's."""

@@ -7,6 +7,7 @@ kind for a whole panel, and all else is said by CSS classes: that keeps a form o
 from __future__ import annotations
 
 import html
+from base64 import b64encode
 from collections.abc import Iterable
 from typing import Any
 
@@ -166,8 +167,8 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-changes > * { margin: 4px 0; }
 .dpnb .dpnb-captions-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr));
   gap: 18px 20px; padding: 10px 0; align-items: start; overflow: visible; }
-.dpnb .dpnb-thumb { width: 100%; height: 160px; object-fit: contain; border-radius: 4px; margin: 0 0 2px;
-  background: var(--jp-layout-color2); }
+.dpnb .dpnb-thumb img { width: 100%; height: 160px; object-fit: contain; border-radius: 4px; margin: 0 0 2px;
+  background: var(--jp-layout-color2); display: block; }
 .dpnb .dpnb-captioned > .widget-textarea > textarea { height: 84px; font-family: var(--jp-ui-font-family); }
 .dpnb .dpnb-captioned > .dpnb-note { flex-direction: column; }
 .dpnb .dpnb-captioned > .widget-textarea:focus-within + .dpnb-note::before { content: "Saved when you leave the field";
@@ -203,6 +204,11 @@ STYLE_SHEET += "\n".join(f".dpnb .{ORDER}{place} {{ order: {place}; }}" for plac
 def escape(text: object) -> str:
     """Text made safe for HTML; everything that comes from a file, a person or a trainer goes through here."""
     return html.escape(str(text), quote=True)
+
+
+def picture_html(data: bytes, alt: str) -> str:
+    """A WebP picture as HTML; an Image of ipywidgets has no words for who does not see it."""
+    return f'<img alt="{escape(alt)}" src="data:image/webp;base64,{b64encode(data).decode()}">'
 
 
 class Look:

@@ -65,6 +65,24 @@ def test_the_first_display_is_small(kernel: Kernel, family: str) -> None:
     assert sum(len(json.dumps(message, default=str)) for message in messages) < MOST_BYTES
 
 
+OWN = """
+from dpnb.schema import Section
+class Oven(Section):
+    degrees: int = 180
+    '''How hot
+    it is.'''
+    time: int = 20
+"""
+
+
+def test_a_section_written_in_a_cell_has_its_help(kernel: Kernel) -> None:
+    kernel.run(OWN + "own = dpnb.Form(Oven)")
+    shown = kernel.result("", "[row.note.value for row in own._pages[0].panel.rows]")
+    assert "How hot it is." in shown
+    assert kernel.result("class Hot(Oven): pass", "Hot.model_fields['degrees'].description") == "'How hot\\nit is.'"
+    kernel.run("own.close()")
+
+
 def test_a_hundred_forms_leave_no_widget_comm_or_thread(kernel: Kernel) -> None:
     source = """
 import comm, threading

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -107,8 +107,10 @@ def test_a_value_is_typed_shown_written_read_and_told_as_code(
     ("kind", "typed", "message"),
     [
         (Literal["auto"] | int, "atuo", "'atuo' is not known here"),
-        (date, "tomorrow", "tomorrow"),
-        (dict[str, float], "first = half", "first = half"),
+        (date, "tomorrow", "'tomorrow' is a text; expected a date such as 2026-01-31."),
+        (datetime, "2026", "2026 is a whole number; expected a time such as 2026-01-31T12:30:00."),
+        (time, "late", "'late' is a text; expected a time such as 12:30:00."),
+        (dict[str, float], "first = half", "expected a table. Write one `key = value` a line, texts in"),
         (list[bool], "true, perhaps", "perhaps"),
     ],
     ids=str,
