@@ -252,6 +252,8 @@ def _put_network_args(draft: Draft, node: Node, kind: str) -> None:
             draft.drop(node, key, "adapters cover linear layers alone, none of the convolutions.")
     if kind == "lokr" and (factor := node.whole("factor")) is not None:
         draft.put(node, "factor", "adapter.decompose_factor", factor)
-    if kind in ("lokr", "loha") and (dropout := node.number("rank_dropout")):
+    if (dropout := node.number("rank_dropout")) and kind in ("lokr", "loha"):
         draft.put(node, "rank_dropout", "adapter.rank_dropout", dropout)
+    elif dropout:
+        draft.drop(node, "rank_dropout", "lokr and loha alone have it; adapter.dropout is the closest here.")
     draft.rest(node)

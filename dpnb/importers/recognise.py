@@ -64,4 +64,7 @@ def _kind(source: Source) -> str:
     keys = set(flattened(root)) & (rows(KOHYA, "training").keys() | rows(MUSUBI, "training").keys())
     if len(keys) >= _FEWEST:
         return "kohya training"
+    if "training_method" in root:
+        hint = "Begin with `dpnb new`: `dpnb validate` says what a key of OneTrainer is called here."
+        return source.fail(("training_method",), "is a key of OneTrainer, whose files are not imported.", hint)
     return source.fail((), "is not recognised as the file of another trainer.", _KNOWN)

@@ -187,8 +187,6 @@ def _problem(finding: _Finding, data: dict[str, Any], cls: type[Section]) -> Pro
 
 
 def _no_choice(loc: Loc, seen: Any, choices: Sequence[str]) -> Problem:  # noqa: ANN401 - anything that TOML can hold
-    if len(choices) == 1:
-        return Problem("error", "value", loc, f"{show(seen)} is not known here; the only choice is '{choices[0]}'.")
     message = f"{show(seen)} is not one of {', '.join(choices)}."
     if isinstance(seen, dict) and seen.get("type") in choices:
         others = "; its other keys stand at the top of the file" if len(seen) > 1 else ""

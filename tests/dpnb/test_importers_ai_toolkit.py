@@ -237,6 +237,35 @@ def test_what_has_no_equivalent_says_why(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("keys", "key", "reason"),
+    [
+        ({"slider": {"targets": []}}, "process[0].slider", "only adapters and whole models are trained here."),
+        ({"log_dir": "logs"}, "log_dir", "losses and times of a run are always written into its folder."),
+        ({"train": {"dtype": "bf16"}, "model": {"name_or_path": "m", "arch": "flux", "dtype": "fp16"}}, "model.dtype",
+            "train.dtype takes its place, in AI Toolkit too."),
+        ({"network": {"type": "fullrank", "linear": 4}, "train": {"dtype": "bf16"}}, "network.linear",
+            "the whole model is trained: there is no [adapter]."),
+        ({"train": {"gradient_accumulation_steps": -1}}, "gradient_accumulation_steps",
+            "the length of an epoch is not known: give a number."),
+        ({"train": {"train_text_encoder": True}}, "train_text_encoder",
+            "only the text encoders of sdxl and sd15 can be trained."),
+        ({"train": {"train_unet": False}}, "train_unet", "the network is always trained."),
+        ({"save": {"hf_repo_id": "a/b"}}, "hf_repo_id", "push_to_hub is off."),
+        ({"train": {"disable_sampling": True}}, "disable_sampling", "there is no [sample]: nothing is drawn."),
+        ({"sample": {"width": 64}}, "sample.width", "no samples are drawn."),
+        ({"sample": {"prompts": ["a"], "num_frames": 33}}, "num_frames", "samples are pictures."),
+        ({"model": {"name_or_path": "/m/sd3.safetensors", "arch": "sd3"}}, "name_or_path",
+            "Stable Diffusion 3 is loaded from a folder here, not from a single file."),
+        ({"model": {"name_or_path": "/m/z", "arch": "zimage"}}, "name_or_path",
+            "Z-Image is loaded from single files here, not from a folder."),
+        ({"save": {"dtype": True}}, "save.dtype", "it names no number format."),
+    ],
+)  # fmt: skip
+def test_each_reason_to_leave_a_key_out(tmp_path: Path, keys: dict[str, Any], key: str, reason: str) -> None:
+    assert reason in notes(read(tmp_path, small(**keys)), key)
+
+
 def test_what_belongs_to_no_other_file_is_not_put_there(tmp_path: Path) -> None:
     folder = {"folder_path": "d", "augments": [{"method": "ColorJitter"}], "caption_dropout_rate": 0.1, "fps": 24}
     imported = read(tmp_path, small(datasets=[folder], logging={"log_every": 7}))

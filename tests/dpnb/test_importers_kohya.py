@@ -399,3 +399,36 @@ def test_a_file_with_one_value_of_anything_is_imported_or_refused(tmp_path: Path
         assert all(problem.line is not None for problem in error.problems), error  # noqa: PT017
     else:
         assert imported.datasets
+
+
+FLUX_LORA = 'network_module = "networks.lora_flux"\n'
+SDXL_LORA = 'network_module = "networks.lora"\npretrained_model_name_or_path = "/m/sdxl.safetensors"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "reason"),
+    [
+        (FLUX_LORA + 'network_args = ["rank_dropout=0.1"]', "rank_dropout",
+            "lokr and loha alone have it; adapter.dropout is the closest here."),
+        (FLUX_LORA + "network_alpha = 0", "network_alpha", "0 stands for the rank, as does leaving it out."),
+        ('network_module = "lycoris.kohya"\nnetwork_args = ["algo=full"]\nv2 = true', "network_module",
+            "the whole model is trained: there is no [adapter]."),
+        (FLUX_LORA + 'ae = "/m/ae.safetensors"', "ae", "FLUX.1 finds it in the folder of the whole model."),
+        (FLUX_LORA + 'timestep_sampling = "uniform"\nsigmoid_scale = 2.0', "sigmoid_scale",
+            "timesteps are drawn uniform."),
+        (FLUX_LORA + 'weighting_scheme = "mode"', "weighting_scheme",
+            "'mode' is not there: none, sigma_sqrt or cosmap."),
+        (FLUX_LORA + "unet_lr = 1e-4\nlearning_rate = 1e-5", "learning_rate", "unet_lr takes its place."),
+        (FLUX_LORA + 'output_name = "x"', "output_name",
+            "exports lie in the folder of the run, which is named by its start time."),
+        (FLUX_LORA + "max_train_epochs = 3\nlr_warmup_steps = 0.1", "lr_warmup_steps",
+            "it is a share of steps whose number is not known; warmup_steps is a number."),
+        (FLUX_LORA + "sample_every_n_steps = 5", "sample_every_n_steps", "without prompts no samples are drawn."),
+        (FLUX_LORA + 'mixed_precision = "no"\nfp8_base = true', "fp8_base",
+            "frozen weights are not stored in 8 bits with float32 weights."),
+        (SDXL_LORA + "fp8_base = true", "fp8_base", "frozen weights are not stored in 8 bits for this family."),
+    ],
+)  # fmt: skip
+def test_each_reason_to_leave_a_key_out(tmp_path: Path, text: str, key: str, reason: str) -> None:
+    text += '\ntrain_data_dir = "d"\n' + ("" if "mixed_precision" in text else 'mixed_precision = "bf16"\n')
+    assert reason in notes(importers.read(put(tmp_path, "a.toml", text)), key)

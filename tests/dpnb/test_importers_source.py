@@ -84,6 +84,12 @@ def written(folder: Path, name: str, text: str) -> Path:
             "FILE:1:1: error: is in the format of dpnb and diffusion-pipe already. Check it with `dpnb validate`.",
         ),
         (
+            "one.json",
+            '{"__version": 6, "training_method": "LORA"}',
+            "FILE:1:18: error: training_method: is a key of OneTrainer, whose files are not imported. Begin with "
+            "`dpnb new`: `dpnb validate` says what a key of OneTrainer is called here.",
+        ),
+        (
             "other.json",
             '{"name": "x"}',
             "FILE:1:1: error: is not recognised as the file of another trainer. It has no `config.process` (AI "
