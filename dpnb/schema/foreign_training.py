@@ -474,6 +474,7 @@ NOBODY: dict[str, tuple[str, str]] = {
     "max_checkpoints": ("keep_last_n_checkpoints", f"{_NOT_READ} keep_last_n_saves does the same for exports."),
     "optimizer.percentile_clipping": ("", "bitsandbytes has dropped it; gradient_clipping is at the top of the file."),
     "optimizer.block_wise": ("", "bitsandbytes has dropped it: it always works block by block; leave it out."),
+    "huggingface_repo": ("push_to_hub", ""),
     "cache_only": ("", _COMMAND_LINE),
     "trust_cache": ("", _COMMAND_LINE),
     "i_know_what_i_am_doing": ("", _COMMAND_LINE),

@@ -262,18 +262,27 @@ def _adapters_are_fused(t: Training) -> Iterator[Problem]:
         )
 
 
+_WAN_HALVES = {
+    "low": "Set max_t = 0.875 (image to video: 0.9), unless the low-noise network is to draw on its own.",
+    "high": "Set min_t = 0.875 (image to video: 0.9).",
+    "": "Set min_t = 0.875 (image to video: 0.9) for the high-noise network, or max_t for the low-noise one.",
+}
+"""What to do for a half of Wan 2.2 A14B, by a word in the name of its file."""
+
+
 def _timesteps_make_sense(t: Training) -> Iterator[Problem]:
     if isinstance(t.model, WanModel):
         if t.model.min_t >= t.model.max_t:
             yield error(
                 ("model", "min_t"), f"{t.model.min_t} is not below max_t = {t.model.max_t}.", "Swap or mend the two."
             )
-        halves = "a14b" in (t.model.ckpt_path + (t.model.transformer_path or "")).lower()
-        if halves and (t.model.min_t, t.model.max_t) == (0.0, 1.0):
+        network = (t.model.transformer_path or "").lower()
+        if "a14b" in t.model.ckpt_path.lower() + network and (t.model.min_t, t.model.max_t) == (0.0, 1.0):
+            half = next((half for half in _WAN_HALVES if half in network), "")
             yield warning(
                 ("model", "ckpt_path"),
                 "seems to be Wan 2.2 A14B, which has one network for noisy and one for clean timesteps.",
-                "Set min_t = 0.875 (image to video: 0.9) for the high-noise network, or max_t for the low-noise one.",
+                _WAN_HALVES[half],
             )
     if isinstance(t.model, MinimaxH3Model) and t.model.cfg > 1 and t.pipeline_stages > 1:
         yield error(

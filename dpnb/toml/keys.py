@@ -32,6 +32,8 @@ def where_it_belongs(loc: Loc, owner: type[Section] | None, root: type[Section],
         if is_table:
             return f"It is a table of its own: write [{name}]."
         return f"It is a top-level key: move it above the first [table] header (now it belongs to {header(loc[:-1])})."
+    if around := _table_around(loc, root):
+        return f"It belongs to {around}: move it above {header(loc[:-1])}."
     if owner is not None and issubclass(owner, Signature):
         taken = [key for key in siblings if key != "type"]
         return did_you_mean(name, taken) or f"{owner.__name__} takes {', '.join(taken)}."
@@ -112,13 +114,30 @@ def header(loc: Loc) -> str:
     return f"[[{name}]]" if isinstance(loc[-1], int) else f"[{name}]"
 
 
-def _variants_with(name: str, loc: Loc, root: type[Section]) -> list[type[Section]]:
-    """The kinds of the same table that know a key."""
+def _table_around(loc: Loc, root: type[Section]) -> str:
+    """The header of the table around the one that holds a key, where that table knows it; else nothing."""
+    around = loc[:-1]
+    while around and isinstance(around[-1], int):
+        around = around[:-1]
+    around = around[:-1]
+    if not around or not any(str(loc[-1]) in section.model_fields for section in _kinds_at(around, root)):
+        return ""
+    return header(around)
+
+
+def _kinds_at(table: Loc, root: type[Section]) -> list[type[Section]]:
+    """The kinds of table that may stand at a place."""
     sections = [root]
-    for part in loc[:-1]:
+    for part in table:
         if isinstance(part, str):
             fields = [s.model_fields[part] for s in sections if part in s.model_fields]
             sections = [below for field in fields for below in sections_below(field.annotation)]
+    return sections
+
+
+def _variants_with(name: str, loc: Loc, root: type[Section]) -> list[type[Section]]:
+    """The kinds of the same table that know a key."""
+    sections = _kinds_at(loc[:-1], root)
     return [section for section in sections if tag_of(section) and name in section.model_fields]
 
 

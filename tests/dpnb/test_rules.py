@@ -161,6 +161,16 @@ def test_a_good_file_has_no_problems():
             "error: model.min_t: 0.9 is not below max_t = 0.5. Swap or mend the two.",
         ),
         (
+            {"family": "wan", "model": {"ckpt_path": "w", "transformer_path": "A14B/low_noise_model"}},
+            "warning: model.ckpt_path: seems to be Wan 2.2 A14B, which has one network for noisy and one for clean "
+            "timesteps. Set max_t = 0.875 (image to video: 0.9), unless the low-noise network is to draw on its own.",
+        ),
+        (
+            {"family": "wan", "model": {"ckpt_path": "Wan2.2-A14B", "transformer_path": "wan_high_noise.safetensors"}},
+            "warning: model.ckpt_path: seems to be Wan 2.2 A14B, which has one network for noisy and one for clean "
+            "timesteps. Set min_t = 0.875 (image to video: 0.9).",
+        ),
+        (
             {"family": "wan", "model": {"ckpt_path": "Wan2.2-T2V-A14B"}},
             "warning: model.ckpt_path: seems to be Wan 2.2 A14B, which has one network for noisy and one for clean "
             "timesteps. Set min_t = 0.875 (image to video: 0.9) for the high-noise network, or max_t for the "

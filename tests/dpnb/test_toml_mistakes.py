@@ -107,6 +107,13 @@ def test_a_missing_type_is_guessed_where_one_kind_alone_fits():
             "ckpt_path."),
         (TOP + WAN + "t5_path = 'v'\n" + ADAPTER + OPTIMIZER,
             "9:1: error: model.t5_path: unknown key. type = 'wan' has llm_path in its place."),
+        (TOP + "[model]\ntype = 'z_image'\ndiffusion_model = 'm'\nvae = 'v'\n[[model.text_encoders]]\npath = 't'\n"
+            "type = 'lumina2'\ndtype = 'bfloat16'\n" + ADAPTER + OPTIMIZER,
+            "12:1: error: model.text_encoders[0].dtype: unknown key. It belongs to [model]: move it above "
+            "[[model.text_encoders]]."),
+        (TOP + WAN + ADAPTER + OPTIMIZER + "[sample]\n[[sample.prompts]]\ntext = 'a'\nevery_n_steps = 5\n",
+            "19:1: error: sample.prompts[0].every_n_steps: unknown key. It belongs to [sample]: move it above "
+            "[[sample.prompts]]."),
         (TOP + WAN + "lumina_shift = true\n" + ADAPTER + OPTIMIZER,
             "9:1: error: model.lumina_shift: unknown key. Only type = 'lumina_2' takes it."),
         (TOP + "[model]\ntype = 'ltx-video'\nshift = 3\n" + ADAPTER + OPTIMIZER,
