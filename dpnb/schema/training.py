@@ -193,7 +193,7 @@ class Training(Section):
     model: Model
     """The model that is trained."""
     adapter: Adapter | None = None
-    """What is trained on top of it; leave out to train all of its weights."""
+    """What is trained on top of the model; leave it out to train all weights of the model itself."""
     optimizer: Optimizer
     """How weights are updated."""
     loss: Loss | None = None

@@ -66,7 +66,7 @@ class DatasetForm(Form[Dataset]):
         self._again = self.look.button("Look again", "dpnb-small", tooltip="Read the folders again")
         self._again.on_click(lambda _: self.refresh())
         title = self.look.html("<h4>What is in the folders</h4>")
-        head = self.look.box((title, self._again, *self.view.status), "dpnb-bar")
+        head = self.look.box((title, self._again, *self.view.status), "dpnb-bar", "dpnb-message")
         self.extra.children = (head, *self.view.widgets)
         self.observe(lambda _: self._schedule(SETTLE_SECONDS))
         self.refresh()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from pydantic import SecretStr
@@ -86,6 +87,8 @@ class Draft:
         self.family: FamilyFacts | None = None
         # What was typed into a union's other variants and into switched-off sections: (place, tag) -> data.
         self.left: Left = {}
+        # Files that somebody will write before they are needed: not to be there yet is no mistake.
+        self.coming: frozenset[Path] = frozenset()
         # Texts of further parameters that cannot be read, by the section that they belong to.
         self.unread: dict[Loc, str] = {}
 
@@ -193,7 +196,11 @@ class Draft:
                 Problem(p.severity, p.code, (*loc, *p.loc), p.message, p.suggestion)
                 for p in check_paths(cls.model_construct(**own))
             ]
-        return found
+        return [problem for problem in found if not self._is_coming(problem.loc)]
+
+    def _is_coming(self, loc: Loc) -> bool:
+        path = self.get(loc)
+        return isinstance(path, str) and Path(path).absolute() in self.coming
 
     # --- editing -------------------------------------------------------------------------------------------------
 

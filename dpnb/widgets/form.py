@@ -119,6 +119,15 @@ class Form(Face, Generic[S]):
         self._change(lambda: done.append(step(self.draft)), remember=False)
         return done == [True]
 
+    def expect(self, *files: Path) -> None:
+        """Take these files for coming ones, which will be written before they are needed."""
+        coming = frozenset(file.absolute() for file in files)
+        with self._lock:
+            if coming != self.draft.coming:
+                self.draft.coming = coming
+                self._validate()
+                self.redraw()
+
     def observe(self, watcher: Callable[[Form[S]], None]) -> Callable[[], None]:
         """Call `watcher(form)` after every change, on the thread that made it. Gives back a function that ends it."""
         with self._lock:

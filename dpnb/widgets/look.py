@@ -25,7 +25,10 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-bar { display: flex; flex-flow: row wrap; align-items: center; gap: 6px 12px; overflow: visible; }
 .dpnb .dpnb-bar > * { margin: 0; }
 .dpnb .dpnb-bar > .dpnb-spring { flex: 1 1 0; }
+.dpnb .dpnb-bar h4 { margin: 0; }
 .dpnb .dpnb-bar > .widget-checkbox { width: auto; }
+.dpnb .widget-checkbox > .widget-label-basic { display: flex; align-items: center; line-height: 22px; }
+.dpnb .widget-checkbox > .widget-label-basic > input { margin: 0 6px 0 0; flex: none; }
 .dpnb .dpnb-bar > .widget-checkbox .widget-label-basic { width: auto; }
 .dpnb .dpnb-card { border: 1px solid var(--jp-border-color2); border-radius: 6px; padding: 12px 16px 14px;
   margin: 0 0 12px; background: var(--jp-layout-color1); overflow: visible; }
@@ -102,6 +105,8 @@ STYLE_SHEET = """<style>
   overflow: visible; }
 .dpnb .dpnb-toml > .dpnb-fold.jupyter-button { flex: none; }
 .dpnb .dpnb-toml .dpnb-bar { margin: 8px 0 4px; }
+.dpnb .dpnb-code, .dpnb .dpnb-code > .widget-html-content { min-width: 0; max-width: 100%; }
+.dpnb .dpnb-code > .widget-html-content { width: 100%; }
 .dpnb .dpnb-code p { margin: 4px 0 0; }
 .dpnb .dpnb-code pre { margin: 8px 0 0; padding: 8px 0; max-height: 420px; overflow: auto; line-height: 1.45;
   background: var(--jp-layout-color2); color: var(--jp-ui-font-color1); border-radius: 4px; }

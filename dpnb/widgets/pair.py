@@ -30,21 +30,23 @@ RUN_FILE, DATASET_FILE = "run.toml", "dataset.toml"
 
 
 class Pair:
-    """The two forms. `run_file` is where the training is saved next; set it to save elsewhere."""
+    """The two forms, and where they are saved."""
 
     def __init__(self, folder: Path) -> None:
         """`folder`: where files go that come from nowhere."""
         self.said: Callable[[str], object] = lambda words: None  # gets what happened unasked, as plain text
         with parts_of_a_panel():
             self.training = TrainingForm()
-        self.run_file = folder / RUN_FILE
-        self._home = self.run_file  # of the training form; a dataset file of another folder stays where it is
+        self._run_file = folder / RUN_FILE
+        self._home = self._run_file  # of the training form; a dataset file of another folder stays where it is
         self._dataset_form: DatasetForm | None = None
         self._dataset: Document[Dataset] | None = None  # what the dataset form will start with
         self._known: dict[Path, str] = {}  # what files held when they were read or written here
         self._named = ""
         self._watchers: list[Callable[[], object]] = []
         self._leave = self.training.observe(lambda _: self._follow_name())
+        self._coming: tuple[Path, ...] = ()  # what a configuration from elsewhere names before it is saved
+        self._expect()
 
     @property
     def dataset(self) -> DatasetForm:
@@ -62,6 +64,20 @@ class Pair:
     def has_dataset_form(self) -> bool:
         """Whether the dataset form has been asked for yet."""
         return self._dataset_form is not None
+
+    @property
+    def run_file(self) -> Path:
+        """Where the training is saved next; set it to save elsewhere."""
+        return self._run_file
+
+    @run_file.setter
+    def run_file(self, file: Path) -> None:
+        self._run_file = file
+        self._expect()
+
+    def _expect(self) -> None:
+        """A dataset file that `save` writes, or names anew, need not be there yet."""
+        self.training.expect(self.dataset_file, *self._coming)
 
     @property
     def dataset_file(self) -> Path:
@@ -97,6 +113,7 @@ class Pair:
     def show_new(self, training: Training | None, dataset: Dataset | None, folder: Path, *, comments: bool) -> None:
         """Show objects that come from no file of ours; `comments` adds the help of each key to their files."""
         run_file, dataset_file = folder / RUN_FILE, folder / DATASET_FILE
+        self._coming = (dataset_file,)
         texts = [None if value is None else toml.dump(value, comments=comments) for value in (training, dataset)]
         if training is not None:
             training = training.model_copy(update={"dataset": shown_path(dataset_file.absolute())})
@@ -115,6 +132,7 @@ class Pair:
             self.show(None, self._read(toml.load(path, Dataset, paths=False)))
             return
         training = self._read(toml.load(path, Training, paths=False))
+        self._coming = ()
         self.show(training, self._named_dataset(training.value.dataset, path.parent))
 
     def copy_of(self, run_toml: Path, dataset_toml: Path, folder: Path) -> None:
@@ -124,6 +142,7 @@ class Pair:
         """
         training = toml.load(run_toml, Training, paths=False)
         dataset = toml.load(dataset_toml, Dataset, paths=False)
+        self._coming = (folder / DATASET_FILE,)
         renamed = training.value.model_copy(
             update={"dataset": shown_path((folder / DATASET_FILE).absolute()), "resume_from_checkpoint": False}
         )
@@ -196,6 +215,7 @@ class Pair:
             self._named = self.training.data["dataset"]
         self._save(self.training, self.run_file)
         self._home = self.run_file
+        self.training.redraw()  # its dataset file is there now
         self._tell()
         return self.run_file, dataset_file
 
@@ -204,6 +224,7 @@ class Pair:
         self._known[path.absolute()] = _text(path)
 
     def _tell(self) -> None:
+        self._expect()
         for watcher in list(self._watchers):
             watcher()
 

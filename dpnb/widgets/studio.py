@@ -28,7 +28,7 @@ from dpnb.widgets.dataset import DatasetForm
 from dpnb.widgets.form import TrainingForm
 from dpnb.widgets.gallery import Gallery
 from dpnb.widgets.launcher import Launcher
-from dpnb.widgets.look import Look, close_tree
+from dpnb.widgets.look import Look, close_tree, escape
 from dpnb.widgets.monitor import Monitor
 from dpnb.widgets.pair import Pair
 from dpnb.widgets.run_list import RunList
@@ -64,7 +64,10 @@ class Studio:
         self.pair = Pair(self.root)
         self.runs = RunList(self.look, self._run_folders)
         self.files = FileBar(self.look, self.pair, self.runs, self.root)
-        self._shown = {MONITOR: Slot(self.look, Monitor), SAMPLES: Slot(self.look, Gallery)}
+        no_run = (
+            "No run to show yet: start one in the Launch tab. Runs are looked for below this folder and output_dir."
+        )
+        self._shown = {MONITOR: Slot(self.look, Monitor, no_run), SAMPLES: Slot(self.look, Gallery, no_run)}
         self._pages = [self.look.make(w.VBox, children=()) for _ in TABS]
         self.tab = self.look.make(
             w.Tab, children=self._pages, titles=TABS, selected_index=CONFIGURE, classes=("dpnb-pages", "dpnb-tabs")
@@ -136,7 +139,7 @@ class Studio:
 
     def _build(self, tab: int) -> tuple[Any, ...]:
         if tab == DATASET:
-            self._captions = Slot(self.look, CaptionEditor)
+            self._captions = Slot(self.look, CaptionEditor, "")
             self._leave_dataset = self.dataset.observe(lambda _: self._show_captions())
             self._show_captions()
             return (self.dataset.widget, self._captions.widget)
@@ -221,12 +224,14 @@ class Slot:
     model has ended sends messages to nothing.
     """
 
-    def __init__(self, look: Look, make: Callable[[Any], Panel]) -> None:
+    def __init__(self, look: Look, make: Callable[[Any], Panel], nothing: str) -> None:
+        """`make` gives the panel of something; `nothing` is said while there is none."""
         self._make = make
         self._shown: Any = None
         self._panel: Panel | None = None
         self._replaced: list[tuple[float, Panel]] = []
-        self.widget = look.make(w.VBox, children=())
+        self._nothing = look.html(escape(nothing), "dpnb-quiet")
+        self.widget = look.make(w.VBox, children=(self._nothing,))
 
     @property
     def panel(self) -> Panel | None:
@@ -242,7 +247,7 @@ class Slot:
             self._replaced.append((time.monotonic(), self._panel))
         with parts_of_a_panel():
             self._panel = None if what is None else self._make(what)
-        self.widget.children = () if self._panel is None else (self._panel.widget,)
+        self.widget.children = (self._nothing if self._panel is None else self._panel.widget,)
 
     def sweep(self, after_seconds: float) -> None:
         """Close what was replaced so long ago."""
@@ -254,4 +259,5 @@ class Slot:
         self.sweep(0.0)
         if self._panel is not None:
             self._panel.close()
+        self._nothing.close()
         self.widget.close()

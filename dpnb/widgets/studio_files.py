@@ -53,6 +53,7 @@ class FileBar:
         pair.training.observe(lambda _: self.refresh())
         runs.observe(lambda _: self._offer_runs())
         self.refresh()
+        self.say("Begin with a preset, open or import a file, or fill in the fields below.")
 
     # --- widgets -------------------------------------------------------------------------------------------------
 
@@ -107,16 +108,19 @@ class FileBar:
 
     def _turn(self, drawer: str) -> None:
         """Open a drawer, or close the one that is open."""
-        self.picker.close_list()
         self._drawer = None if self._drawer == drawer else drawer
         set_class(self._open_box, "dpnb-hidden", on=self._drawer != OPEN)
         set_class(self._import_box, "dpnb-hidden", on=self._drawer != IMPORT)
-        start = str(self.root)
+        self._list(self.root)
+
+    def _list(self, start: Path) -> None:
+        """Offer the files of a folder in the drawer that is open."""
+        self.picker.close_list()
         if self._drawer == OPEN:
             self._offer_runs()
-            self.picker.open(self._open_host, Wanted("file", (".toml",)), start, self.open_file)
+            self.picker.open(self._open_host, Wanted("file", (".toml",)), str(start), self.open_file)
         elif self._drawer == IMPORT:
-            self.picker.open(self._import_host, Wanted("file", FOREIGN), start, self.import_file)
+            self.picker.open(self._import_host, Wanted("file", FOREIGN), str(start), self.import_file)
 
     def _offer_runs(self) -> None:
         """The runs whose files can be opened; asked for when the drawer is open."""
@@ -180,6 +184,8 @@ class FileBar:
             self.say(f"Opened {path}.")
             self.pair.open(Path(path))
             self._turn_off()
+            return
+        self._list(Path(path))
 
     def open_files_of(self, run: Run) -> None:
         """Show a copy of what a run was started with, to be saved into a folder of its name."""
@@ -203,6 +209,8 @@ class FileBar:
             self.pair.show_new(imported.training, dataset, folder, comments=False)
             self._report.value = f"<pre><span>{escape(imported.text())}</span></pre>"
             self.say(f"Imported {path}; what became of each key stands above.")
+            return
+        self._list(Path(path))
 
     def _turn_off(self) -> None:
         if self._drawer is not None:

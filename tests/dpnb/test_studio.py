@@ -145,6 +145,26 @@ def test_a_dataset_file_that_is_not_there_is_said(studio, files):
     assert studio.training.data["max_steps"] == 5
 
 
+def note_of(studio: Studio, name: str) -> str:
+    rows = studio.training._pages[0].panel.rows
+    return next(row for row in rows if row.spec.name == name).note.value
+
+
+def test_a_dataset_file_that_save_will_write_is_no_mistake(studio, files):
+    assert "Begin with a preset" in said(studio)
+    studio.files.show_preset("flux-24gb")
+    assert "Will be created." in note_of(studio, "dataset")
+    studio.files.target.value = "elsewhere/"
+    assert "Will be created." in note_of(studio, "dataset")
+    studio.open(files)
+    studio.training.set("dataset", "gone.toml")
+    assert "does not exist" in note_of(studio, "dataset")
+    studio.training.undo()
+    studio.files.target.value = "new/"
+    studio.files.save()
+    assert "Found." in note_of(studio, "dataset")
+
+
 def test_what_is_in_the_way_is_asked_for(studio, files):
     Path("run.toml").write_text("# of somebody else\n")
     studio.open(files)
@@ -281,6 +301,22 @@ train_batch_size = 2
 train_data_dir = "photos"
 xformers = true
 """
+
+
+def test_after_a_file_that_cannot_be_read_another_one_can_be_picked(studio):
+    Path("bad.toml").write_text("[model")
+    studio.files.open.click()
+    studio.files.open_file("bad.toml")
+    assert "bad.toml:1:" in said(studio)
+    assert studio.files.picker.widget in studio.files._open_host.children
+    studio.files.importing.click()
+    studio.files.import_file("bad.toml")
+    assert studio.files.picker.widget in studio.files._import_host.children
+
+
+def test_there_is_a_word_where_there_is_no_run(studio):
+    studio.show("Monitor")
+    assert "No run to show yet" in studio._shown[MONITOR].widget.children[0].value
 
 
 def test_an_import_is_shown_with_its_report(studio, files):
