@@ -22,15 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dpnb.runs.event_records import Scalars, joined, plain_scalars
+from dpnb.runs.event_records import FOOTER_BYTES, HEADER, Scalars, frames, joined, masked_crc, plain_scalars
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _PREFIX = "events.out.tfevents."
 _PRUNED = ("samples", "epoch", "step", "global_step")  # these hold pictures and weights, sometimes thousands
-_HEADER = struct.Struct("<QI")
-_FOOTER_BYTES = 4
 _CHUNK_BYTES = 4 << 20
 _LARGEST_RECORD_BYTES = 256 << 20  # a picture or a graph may be large, but a length above this is noise
 _SCALAR_PLUGIN = "scalars"
@@ -133,28 +131,21 @@ def _read(tail: _Tail, found: dict[str, _Columns]) -> None:
 
 def _read_records(data: bytes, tail: _Tail, found: dict[str, _Columns]) -> tuple[int, int]:
     """Read the whole records at the start of `data`: (bytes used, bytes that the first incomplete record takes)."""
-    unpack = _HEADER.unpack_from
-    starts, lengths = [], []
-    at, end, missing = 0, len(data), _HEADER.size
-    while at + _HEADER.size <= end:
-        length, crc = unpack(data, at)
-        start = at + _HEADER.size
-        if start + length + _FOOTER_BYTES > end:
-            # Torn or broken? The check sum of the length tells; it is slow, so only here.
-            tail.broken = length > _LARGEST_RECORD_BYTES or crc != _masked_crc(data[at : at + 8])
-            missing = length + _HEADER.size + _FOOTER_BYTES
-            break
-        starts.append(start)
-        lengths.append(length)
-        at = start + length + _FOOTER_BYTES
+    starts, lengths, at = frames(data)
+    missing = HEADER.size
+    if at + HEADER.size <= len(data):
+        length, crc = HEADER.unpack_from(data, at)
+        # Torn or broken? The check sum of the length tells; it is slow, so only here.
+        tail.broken = length > _LARGEST_RECORD_BYTES or crc != masked_crc(data[at : at + 8])
+        missing = length + HEADER.size + FOOTER_BYTES
     whole = _add_records(data, starts, lengths, tail.prefix, found)
     if whole < len(starts):
         tail.broken = True
-        return starts[whole] - _HEADER.size, 0
+        return int(starts[whole]) - HEADER.size, 0
     return at, missing
 
 
-def _add_records(data: bytes, starts: list[int], lengths: list[int], prefix: str, found: dict[str, _Columns]) -> int:
+def _add_records(data: bytes, starts: Ints, lengths: Ints, prefix: str, found: dict[str, _Columns]) -> int:
     """Add the scalars of these records to `found`; how many records there are before the first that is none."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event
@@ -164,9 +155,9 @@ def _add_records(data: bytes, starts: list[int], lengths: list[int], prefix: str
     places: dict[str, array[int]] = {}
     whole = len(starts)
     for place in others.tolist():
-        start = starts[place]
+        start = int(starts[place])
         try:
-            event = Event.FromString(data[start : start + lengths[place]])
+            event = Event.FromString(data[start : start + int(lengths[place])])
         except DecodeError:
             whole = place
             break
@@ -184,12 +175,6 @@ def _add_records(data: bytes, starts: list[int], lengths: list[int], prefix: str
         columns = found.setdefault(prefix + tag, _Columns())
         columns.extend(Points(points.steps[:last], points.wall_times[:last], points.values[:last]))
     return whole
-
-
-def _masked_crc(data: bytes) -> int:
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
-
-    return int(masked_crc32c(data))
 
 
 def _scalar(value: Any) -> float | None:  # noqa: ANN401 - a protobuf Summary.Value

@@ -171,6 +171,7 @@ class Monitor:
             for source, new in zip(self._sources, news, strict=True):
                 self._add(source, new)
             self._show_charts(statuses)
+            self.triage.show(states[0])  # last: the schema that it reads with takes a while to import
             # A chart may still owe a figure, or keep one that a browser is about to let go.
             settled = all(chart.settled for chart in self.charts.values())
             self._over = settled and all(state in FINAL_STATES for state in states)
@@ -278,7 +279,6 @@ class Monitor:
         said = (self.controls.error_html(), message_html(self.run, state, status, pending))
         self._message.value = "<br>".join(filter(None, said))
         self.controls.show(state, pending)
-        self.triage.show(state)
         self._marks = marks_of(self.run.directory)
         self._happened.value = marks_html(self._marks)
         set_class(self._events, "dpnb-hidden", on=not self._marks)

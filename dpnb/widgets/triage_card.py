@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpnb.errors import DpnbError
 from dpnb.runs.process import FINAL_STATES, Run, State
-from dpnb.runs.restart import restart
-from dpnb.runs.triage import Card, diagnose, training_of
 from dpnb.widgets.cells import answer_while_busy
 from dpnb.widgets.look import Look, escape, failure_html, set_class
+
+if TYPE_CHECKING:
+    from dpnb.runs.triage import Card
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class TriageCard:
         end = (state, None if info is None else (info.started, info.ended)) if over else None
         if end != self._end:
             self._end = end
-            self.card = diagnose(self._run) if over else None
+            self.card = _diagnosis(self._run) if over else None
             self._draw()
         if not self._starting:
             self.button.disabled = not over
@@ -72,6 +73,8 @@ class TriageCard:
         threading.Thread(target=self._carefully, args=(card,), name=THREAD, daemon=True).start()
 
     def _carefully(self, card: Card) -> None:
+        from dpnb.runs.restart import restart  # the whole schema, which a monitor does without
+
         try:
             run = restart(self._run, card)
         except DpnbError as error:
@@ -89,8 +92,16 @@ class TriageCard:
         self._said.value = f'<span class="dpnb-quiet" role="status">{escape(words)}</span>' if words else ""
 
 
+def _diagnosis(run: Run) -> Card | None:
+    from dpnb.runs.triage import diagnose
+
+    return diagnose(run)
+
+
 def card_html(card: Card, run: Run) -> str:
     """Cause, evidence, advice and changes with the values that they replace, as HTML."""
+    from dpnb.runs.triage import training_of
+
     seen = (
         f'<p>Seen in the log: <code class="dpnb-evidence">{escape(card.evidence)}</code></p>' if card.evidence else ""
     )

@@ -14,6 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from dpnb.runs.event_records import frames, masked_crc
 from dpnb.runs.events import Average, Reader, Series, read_all, smoothed
 
 
@@ -227,6 +228,33 @@ def test_every_form_of_record_gives_what_protobuf_reads(tmp_path):
     found = Reader(tmp_path).poll()
     columns = {tag: [column.tolist() for column in points] for tag, points in found.items()}
     assert {tag: list(zip(*lists, strict=True)) for tag, lists in columns.items()} == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_records_are_found_whether_their_lengths_repeat_or_not(seed):
+    """Long rows of one pattern, broken by others and by chance, cut anywhere: as a plain walk from one to the next."""
+    draw = random.Random(seed)
+    lengths = []
+    for _ in range(30):
+        pattern = [draw.choice((20, 33, 47, 300)) for _ in range(draw.randint(1, 80))]
+        lengths += pattern * draw.randint(1, 60)
+        lengths += [draw.randint(0, 5000) for _ in range(draw.randint(0, 5))]
+    data = b"".join(struct.pack("<QI", length, 0) + b"\xff" * length + b"crc." for length in lengths)
+    for end in (len(data), draw.randrange(len(data)), 11, 0):
+        starts, found, after = frames(data[:end])
+        at, whole = 0, []
+        while at + 12 <= end and at + 16 + (length := struct.unpack_from("<Q", data, at)[0]) <= end:
+            whole.append((at + 12, length))
+            at += 16 + length
+        assert list(zip(starts.tolist(), found.tolist(), strict=True)) == whole
+        assert after == at
+
+
+def test_the_check_sum_is_tensorboards():
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    for data in (b"", b"\0" * 8, struct.pack("<Q", 4711), bytes(range(9))):
+        assert masked_crc(data) == masked_crc32c(data)
 
 
 def test_diffusion_pipe_s_own_tags(tmp_path):

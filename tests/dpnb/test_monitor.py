@@ -17,7 +17,7 @@ from dpnb.runs.marks import marks_of
 from dpnb.runs.plots import PLOTS
 from dpnb.runs.process import Run
 from dpnb.runs.rundir import Mark, RunDir, Status
-from dpnb.widgets import charts, triage_card
+from dpnb.widgets import charts
 from dpnb.widgets import monitor as module
 from dpnb.widgets.monitor import ZOOM, Monitor
 from dpnb.widgets.run_head import head_html
@@ -180,7 +180,7 @@ def test_why_it_failed_and_what_mends_it(growing: Any, monitor: Monitor, monkeyp
             raise RunError("the disk is <full>")
         return run
 
-    monkeypatch.setattr(triage_card, "restart", restart)
+    monkeypatch.setattr("dpnb.runs.restart.restart", restart)
     monitor.triage.button.click()
     until(lambda: "the disk is &lt;full&gt;" in monitor.triage._said.value)
     until(lambda: not monitor.triage.button.disabled)
