@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dpnb.widgets.gallery import Gallery
     from dpnb.widgets.launcher import Launcher
     from dpnb.widgets.monitor import Monitor
+    from dpnb.widgets.queue_panel import QueuePanel
     from dpnb.widgets.studio import Studio
     from dpnb.widgets.tensorboard import TensorBoard as tensorboard  # noqa: N813 - it is called like a function
 
@@ -45,6 +46,7 @@ _HOMES = {
     "Launcher": "dpnb.widgets.launcher",
     "Monitor": "dpnb.widgets.monitor",
     "Queue": "dpnb.runs.queue",
+    "QueuePanel": "dpnb.widgets.queue_panel",
     "Run": "dpnb.runs.process",
     "Studio": "dpnb.widgets.studio",
     "Training": "dpnb.schema.training",
@@ -71,6 +73,7 @@ __all__ = [
     "Launcher",
     "Monitor",
     "Queue",
+    "QueuePanel",
     "Run",
     "Studio",
     "Training",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dpnb.errors import DatasetError
 from dpnb.runs.events import Floats, Series, smoothed
 from dpnb.runs.plots import evenly
 from dpnb.runs.rundir import RunDir, Sample
@@ -40,6 +41,7 @@ _GAP_PX = 8
 _LABEL_PX = 96
 _TEXT_PX = 14
 _STEPS = ((1, 1.5), (2, 3.5), (5, 7.5), (10, math.inf))  # the round step for each leading digit
+CLIP = ".mp4"
 _STILL = (".png", ".webp", ".jpg")
 
 
@@ -59,35 +61,76 @@ sys.modules[__name__].__class__ = _Report
 # --- contact sheet ---------------------------------------------------------------------------------------------------
 
 
+class _Line(NamedTuple):
+    """A row of a sheet: what stands before it, and its pictures by column."""
+
+    label: str
+    samples: Mapping[int, Sample]
+
+
 def contact_sheet(samples: Sequence[Sample], *, title: str = "", cell_px: int = 192, max_rows: int = 8) -> Image.Image:
     """All samples on one sheet: a row for each step, a column for each prompt, both labelled.
 
-    Small pictures are enlarged by a whole factor without smoothing, large ones reduced. Of more than `max_rows` steps
-    an even choice is shown, first and last among them. Raises `ValueError` when there is no still picture.
+    Small pictures are enlarged by a whole factor without smoothing, large ones reduced; of a clip the first frame is
+    shown. Of more than `max_rows` steps an even choice is shown, first and last among them. Raises `ValueError` when
+    there is none.
     """
-    stills = {(s.step, s.index): s for s in samples if s.path.suffix in _STILL}
-    if not stills:
-        raise ValueError(f"no picture among {len(samples)} samples: a contact sheet needs .png or .webp files")
-    steps = evenly(sorted({step for step, _ in stills}), max_rows)
-    columns = sorted({index for _, index in stills})
-    prompts = {index: sample.prompt for (_, index), sample in sorted(stills.items(), reverse=True)}
+    found = {(s.step, s.index): s for s in samples if s.path.suffix in (*_STILL, CLIP)}
+    if not found:
+        raise ValueError(f"no picture among {len(samples)} samples: a contact sheet needs .png, .webp or .mp4 files")
+    columns = sorted({index for _, index in found})
+    prompts = {index: sample.prompt for (_, index), sample in sorted(found.items(), reverse=True)}
+    lines = [
+        _Line(f"step {step}", {c: found[step, index] for c, index in enumerate(columns) if (step, index) in found})
+        for step in evenly(sorted({step for step, _ in found}), max_rows)
+    ]
+    return _sheet(lines, [prompts[index] for index in columns], title, cell_px)
+
+
+def comparison_sheet(
+    runs: Sequence[Run], *, step: int | None = None, title: str = "", cell_px: int = 192
+) -> Image.Image:
+    """Several runs on one sheet: a row for each run, a column for each prompt, at one step (the last) or last before.
+
+    Raises `ValueError` when none of them has drawn anything.
+    """
+    from dpnb.runs.compare import names_of, nearest_step, numbered, prompts_of, steps_of
+
+    samples = [run.samples() for run in runs]
+    steps = steps_of(samples)
+    if not steps:
+        raise ValueError(f"none of the {len(runs)} runs has drawn a picture: give the configuration a [sample] table")
+    shown = steps[-1] if step is None else step
+    prompts = prompts_of(samples, shown)
+    lines = []
+    for name, own in zip(names_of([run.path for run in runs]), samples, strict=True):
+        near = nearest_step(own, shown)
+        drawn = {} if near is None else numbered(own, near)
+        label = f"{name} step {near}" if near is not None else name
+        lines.append(_Line(label, {c: drawn[prompt] for c, prompt in enumerate(prompts) if prompt in drawn}))
+    return _sheet(lines, [prompt.text for prompt in prompts], title, cell_px)
+
+
+def _sheet(lines: Sequence[_Line], heads: Sequence[str], title: str, cell_px: int) -> Image.Image:
     font = ImageFont.load_default(_TEXT_PX)
-    heads = {index: _wrap(prompts[index], font, cell_px) for index in columns}
+    wrapped = [_wrap(head, font, cell_px) for head in heads]
+    labels = [_wrap(line.label, font, _LABEL_PX - _GAP_PX) for line in lines]
     line_px = _TEXT_PX + 4
     top = _GAP_PX + (line_px + _GAP_PX if title else 0)
-    head_px = line_px * max(len(lines) for lines in heads.values()) + _GAP_PX
-    width = _LABEL_PX + len(columns) * (cell_px + _GAP_PX) + _GAP_PX
-    sheet = Image.new("RGB", (width, top + head_px + len(steps) * (cell_px + _GAP_PX)), PAPER)
+    head_px = line_px * max(map(len, wrapped)) + _GAP_PX
+    width = _LABEL_PX + len(heads) * (cell_px + _GAP_PX) + _GAP_PX
+    sheet = Image.new("RGB", (width, top + head_px + len(lines) * (cell_px + _GAP_PX)), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((_GAP_PX, _GAP_PX), title, INK, font)
-    for row, step in enumerate(steps):
+    for column, words in enumerate(wrapped):
+        place = (_LABEL_PX + column * (cell_px + _GAP_PX), top)
+        pen.multiline_text(place, "\n".join(words), INK, font, spacing=4)
+    for row, (line, words) in enumerate(zip(lines, labels, strict=True)):
         y = top + head_px + row * (cell_px + _GAP_PX)
-        pen.text((_GAP_PX, y + cell_px // 2 - _TEXT_PX // 2), f"step {step}", INK, font)
-        for column, index in enumerate(columns):
-            x = _LABEL_PX + column * (cell_px + _GAP_PX)
-            if row == 0:
-                pen.multiline_text((x, top), "\n".join(heads[index]), INK, font, spacing=4)
-            _paste(sheet, stills.get((step, index)), x, y, cell_px)
+        place = (_GAP_PX, y + (cell_px - line_px * len(words)) // 2)
+        pen.multiline_text(place, "\n".join(words), INK, font, spacing=4)
+        for column in range(len(heads)):
+            _paste(sheet, line.samples.get(column), _LABEL_PX + column * (cell_px + _GAP_PX), y, cell_px)
     return sheet
 
 
@@ -99,12 +142,25 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_p
 
 def _paste(sheet: Image.Image, sample: Sample | None, x: int, y: int, cell_px: int) -> None:
     box = (x, y, x + cell_px - 1, y + cell_px - 1)
-    if sample is None:
+    picture = None if sample is None else _picture(sample.path)
+    if picture is None:
         ImageDraw.Draw(sheet).rectangle(box, outline=GRID)
         return
-    with Image.open(sample.path) as picture:
-        shown = fit(picture.convert("RGB"), cell_px)
+    shown = fit(picture, cell_px)
     sheet.paste(shown, (x + (cell_px - shown.width) // 2, y + (cell_px - shown.height) // 2))
+
+
+def _picture(path: Path) -> Image.Image | None:
+    """A picture, or the first frame of a clip; None for a file that is broken, which is no reason to show no other."""
+    from dpnb.dataset.video import first_frame
+
+    try:
+        if path.suffix == CLIP:
+            return first_frame(path)
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (DatasetError, OSError):
+        return None
 
 
 def fit(picture: Image.Image, cell_px: int) -> Image.Image:

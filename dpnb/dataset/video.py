@@ -202,6 +202,11 @@ def _reason(error: Exception) -> str:
 # --- frames ----------------------------------------------------------------------------------------------------------
 
 
+def first_frame(path: Path) -> Image:
+    """The first frame of a video as an upright RGB picture. Raises `DatasetError` with a reason."""
+    return next(clip_pictures(path, read_film(path), fps=None, start=0, length=1))
+
+
 def clip_pictures(path: Path, film: Film, *, fps: float | None, start: int, length: int) -> Iterator[Image]:
     """`length` frames, from the re-timed frame `start` on, one after the other as upright RGB pictures.
 

@@ -12,6 +12,7 @@ Python: queue([(config.model_copy(update={"seed": seed}), dataset) for seed in r
 from __future__ import annotations
 
 import fcntl
+import html
 import json
 import os
 import subprocess
@@ -35,6 +36,7 @@ EntryState = Literal["waiting", "starting", "running", "done", "stopped", "faile
 Config = Path | str | Training | tuple[Training, Dataset]
 
 _POLL_SECONDS = 0.5
+_TITLES = ("no", "state", "GPUs", "configuration", "run")
 _OPEN: tuple[EntryState, ...] = ("waiting", "starting", "running")
 
 
@@ -56,6 +58,12 @@ class Entry:
         """From what queue.json holds; keys of a newer version are left out."""
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in data.items() if key in known})
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The entry as a line of a table: number, state, GPUs, configuration, run."""
+        gpus = "all" if self.gpus is None else ",".join(map(str, self.gpus))
+        return str(self.number), self.state, gpus, self.config, self.error or self.run
 
     def may_run_beside(self, other: Entry) -> bool:
         """True when the two share no GPU."""
@@ -98,14 +106,19 @@ class Queue:
         return True
 
     def __str__(self) -> str:
-        rows = [("no", "state", "GPUs", "configuration", "run")]
-        for entry in self.entries():
-            gpus = "all" if entry.gpus is None else ",".join(map(str, entry.gpus))
-            rows.append((str(entry.number), entry.state, gpus, entry.config, entry.error or entry.run))
+        rows = [_TITLES, *(entry.cells for entry in self.entries())]
         if len(rows) == 1:
             return "the queue is empty"
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+    def _repr_html_(self) -> str:
+        rows = [entry.cells for entry in self.entries()]
+        if not rows:
+            return "<p>the queue is empty</p>"
+        head = "".join(f"<th>{title}</th>" for title in _TITLES)
+        body = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{cells}</tr>' for cells in body)}</table>"
 
     # --- changing ----------------------------------------------------------------------------------------------------
 

@@ -31,8 +31,9 @@ class LivePrompts:
         self.draw = look.button("Draw these now", tooltip=_TIP)
         self.draw.on_click(lambda _: self._draw())
         self._said = look.html("", "dpnb-caption")
-        cell = look.box((self.field,), "dpnb-cell", "dpnb-prompts")
-        self.widget = look.box((cell, look.box((self.draw, self._said), "dpnb-bar")), "dpnb-drawer", "dpnb-hidden")
+        cell = look.box((self.field,), "dpnb-cell")
+        bar = look.box((self.draw, self._said), "dpnb-bar")
+        self.widget = look.make(w.VBox, children=(cell, bar), classes=("dpnb-drawer", "dpnb-hidden"))
 
     @property
     def is_hidden(self) -> bool:
@@ -54,6 +55,8 @@ class LivePrompts:
     def show(self, state: State, pending: list[Request]) -> None:
         """Offer what can be asked now."""
         self.open.disabled = state in FINAL_STATES
+        if state in FINAL_STATES:
+            set_class(self.widget, "dpnb-hidden", on=True)
         self.draw.disabled = state in FINAL_STATES or "sample" in pending
         answer_while_busy(self.open, self.field, self.draw)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from dpnb.dataset.crop import decode, open_picture
 from dpnb.dataset.scan import default_workers
+from dpnb.dataset.video import container_of, first_frame
 from dpnb.errors import DatasetError
 from dpnb.widgets.polling import Ticker
 
@@ -122,7 +123,7 @@ def _thumbnail(path: Path, px: int) -> Thumbnail:
         # Opening a pipe, for one, would wait for ever.
         if not path.is_file():
             return Thumbnail(blank(), "not there, or not a regular file")
-        small = decode(path.read_bytes(), draft_px=px)
+        small = first_frame(path) if container_of(path) is not None else decode(path.read_bytes(), draft_px=px)
     except OSError as error:
         return Thumbnail(blank(), f"cannot be read: {error.strerror}")
     except DatasetError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from dpnb.widgets import gallery as module
 from dpnb.widgets.gallery import MOST_STEPS, ONE, STEPS_PER_PAGE, TWO, Gallery, caption_html
+from tests.dpnb.filmed import film, number_of
 from tests.dpnb.growing import growing_run
 from tests.dpnb.waiting import until
 
@@ -217,6 +219,17 @@ def test_full_size_stays_below_its_step(growing: Any, gallery: Gallery) -> None:
     assert not hidden(full)
 
 
+def test_a_clip_has_its_first_frame_as_a_small_picture(growing: Any, gallery: Gallery) -> None:
+    folder = growing.run.sample_dir(7)
+    folder.mkdir(parents=True)
+    film(folder / "00.mp4", frames=8, size=(64, 48))
+    (folder / "00.json").write_text('{"prompt": "a clip"}')
+    until(lambda: shows(gallery, 1))
+    small = Image.open(io.BytesIO(gallery.thumbnail(gallery.samples[0])))
+    assert (small.size, number_of(small)) == ((64, 48), 0)
+    assert gallery.save_sheet(folder / "sheet.png").exists()
+
+
 def test_a_clip_and_a_picture_take_turns(growing: Any, gallery: Gallery) -> None:
     growing.pictures(0, growing_run.PROMPTS[:1])
     (growing.run.sample_dir(0) / "00.png").rename(growing.run.sample_dir(0) / "00.mp4")
@@ -305,7 +318,9 @@ def test_a_range_of_steps_is_shown_alone(growing: Any, gallery: Gallery) -> None
     assert len(shown_steps(gallery)) == STEPS_PER_PAGE
 
 
-def test_a_contact_sheet_of_what_is_shown_is_saved(growing: Any, gallery: Gallery) -> None:
+def test_a_contact_sheet_of_what_is_shown_is_saved(
+    growing: Any, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert hidden(gallery._save)
     growing.pictures(0)
     growing.pictures(10)
@@ -317,8 +332,8 @@ def test_a_contact_sheet_of_what_is_shown_is_saved(growing: Any, gallery: Galler
     two = Image.open(gallery.save_sheet(growing.run.path / "all.png")).size
     assert one[0] == two[0]
     assert one[1] < two[1]
-    for path in growing.run.samples_dir.rglob("*.png"):
-        path.rename(path.with_suffix(".mp4"))
-    until(lambda: {sample.path.suffix for sample in gallery.samples} == {".mp4"})
+    next(growing.run.samples_dir.rglob("*.png")).write_bytes(b"torn")  # leaves a gap, and the others are there
+    assert Image.open(gallery.save_sheet(growing.run.path / "gap.png")).size == two
+    monkeypatch.setattr(gallery, "save_sheet", lambda *_: Path("/proc/nothing").write_text(""))
     gallery._save.click()
-    assert "no picture among 4 samples" in gallery._saved.value
+    assert "No such file or directory" in gallery._saved.value

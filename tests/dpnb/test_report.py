@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from dpnb.report import LINES, contact_sheet, fit, loss_chart, ticks
+from dpnb.report import LINES, comparison_sheet, contact_sheet, fit, loss_chart, ticks
 from dpnb.runs.events import Series
-from dpnb.runs.rundir import Sample
+from dpnb.runs.process import Run
+from dpnb.runs.rundir import RunDir, Sample, Status
+from tests.dpnb.filmed import film, number_of
 
 
 def sample(folder, step: int, index: int, colour, size=(16, 16)) -> Sample:
@@ -45,10 +50,39 @@ def test_sheet_has_a_row_for_each_step_and_a_column_for_each_prompt(tmp_path):
     assert pixels == [(100, 0, 0), (100, 0, 100), (110, 0, 0), (110, 0, 100)]
 
 
-def test_sheet_leaves_a_gap_for_a_missing_picture_and_skips_clips(tmp_path):
-    some = [sample(tmp_path, 0, 0, (9, 9, 9)), sample(tmp_path, 5, 1, (9, 9, 9))]
-    clip = Sample(9, 0, tmp_path / "00.mp4", {})
-    assert contact_sheet([*some, clip], cell_px=32).size == contact_sheet(some, cell_px=32).size
+def test_sheet_leaves_a_gap_for_a_missing_picture(tmp_path):
+    some = [sample(tmp_path, 0, 0, (90, 9, 9)), sample(tmp_path, 5, 1, (90, 9, 9))]
+    sheet = contact_sheet(some, cell_px=32)
+    assert sheet.getpixel((96 + 16, sheet.height - 80 + 16)) == (90, 9, 9)
+    assert sheet.getpixel((96 + 16, sheet.height - 40 + 16)) == (255, 255, 255)
+
+
+def test_of_a_clip_the_first_frame_is_shown(tmp_path):
+    clip = Sample(9, 0, film(tmp_path / "00.mp4", frames=6, size=(64, 64)), {})
+    sheet = contact_sheet([clip], cell_px=64)
+    assert number_of(sheet.crop((96, sheet.height - 72, 96 + 64, sheet.height - 8))) == 0
+
+
+def test_runs_stand_one_above_the_other(tmp_path):
+    runs = []
+    for number, steps in enumerate(((0, 10), (0,))):
+        run = RunDir.create(tmp_path, now=datetime(2026, 1, 1 + number, tzinfo=UTC))
+        run.write_status(Status("done", 10, 10))
+        for step in steps:
+            folder = run.sample_dir(step)
+            folder.mkdir(parents=True)
+            for index, prompt in enumerate(("one", "two")[number:]):
+                Image.new("RGB", (16, 16), (100 * number, step, 50 * len(prompt))).save(folder / f"{index:02d}.png")
+                (folder / f"{index:02d}.json").write_text(json.dumps({"prompt": prompt}))
+        runs.append(Run(run))
+    sheet = comparison_sheet(runs, cell_px=64)
+    rows = [sheet.height - (2 - row) * 72 + 32 for row in (0, 1)]
+    seen = [[sheet.getpixel((96 + column * 72 + 32, y)) for column in (0, 1)] for y in rows]
+    # The second run has not drawn at step 10, and knows the second prompt alone.
+    assert seen == [[(0, 10, 150), (0, 10, 150)], [(255, 255, 255), (100, 0, 150)]]
+    assert comparison_sheet(runs, step=0, cell_px=64).getpixel((96 + 32, rows[0])) == (0, 0, 150)
+    with pytest.raises(ValueError, match="none of the 0 runs has drawn a picture"):
+        comparison_sheet([])
 
 
 def test_sheet_of_many_steps_shows_first_and_last(tmp_path):
@@ -60,8 +94,10 @@ def test_sheet_of_many_steps_shows_first_and_last(tmp_path):
 
 
 def test_a_sheet_needs_a_picture(tmp_path):
-    with pytest.raises(ValueError, match=r"no picture among 1 samples: a contact sheet needs \.png or \.webp files"):
-        contact_sheet([Sample(0, 0, tmp_path / "00.mp4", {})])
+    with pytest.raises(
+        ValueError, match=r"no picture among 1 samples: a contact sheet needs \.png, \.webp or \.mp4 files"
+    ):
+        contact_sheet([Sample(0, 0, tmp_path / "00.gif", {})])
 
 
 @pytest.mark.parametrize(
