@@ -63,6 +63,23 @@ NAMES = (
 )
 
 
+_PART = "It is part of the checkpoint or of the model's folder."
+DOCUMENTED: dict[str, Row] = {
+    "model.name_or_path": ("model.diffusers_path", "sdxl and sd15: model.checkpoint_path."),
+    "model.vae_path": ("model.vae_path", "Not for sdxl and sd15, whose checkpoint holds it."),
+    "model.clip_l_path": ("", _PART),
+    "model.clip_g_path": ("", _PART),
+    "train.learning_rate": ("optimizer.lr", ""),
+    "train.max_train_steps": ("max_steps", "epochs has to be given as well: the run ends with whichever comes first."),
+    "train.mixed_precision": ("model.dtype", ""),
+    "snr_gamma": ("model.min_snr_gamma", "sdxl and sd15 alone have it."),
+    "max_checkpoints": ("keep_last_n_checkpoints", ""),
+    "validation_prompts": ("sample.prompts", ""),
+    "validation_interval": ("sample.every_n_steps", ""),
+}
+"""What its documentation calls things besides, though its files do not."""
+
+
 def _home(name: str) -> Row:
     """Our key and a note; a key that is called the same here stands in no table of foreign keys."""
     table, _, key = name.rpartition(".")
@@ -76,4 +93,4 @@ def _home(name: str) -> Row:
     return found
 
 
-PARAMETERS: dict[str, Row] = {name: _home(name) for name in NAMES}
+PARAMETERS: dict[str, Row] = {name: _home(name) for name in NAMES} | DOCUMENTED

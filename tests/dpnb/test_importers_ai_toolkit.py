@@ -488,7 +488,7 @@ def test_other_processes_of_a_job_are_left_out(tmp_path: Path) -> None:
     assert notes(imported, "process[1].type") == ["this process trains nothing."]
 
 
-@pytest.mark.parametrize("name", eri.NAMES)
+@pytest.mark.parametrize("name", eri.PARAMETERS)
 def test_every_key_of_eridiffusion_has_a_home_or_a_reason(name: str) -> None:
     ours, note = eri.PARAMETERS[name]
     assert note or ours
