@@ -6,63 +6,54 @@ test holds the trainer's own registry (trainer/families) to the families whose s
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TypeAlias
 
 from dpnb.schema.base import one_of
-from dpnb.schema.families.anima import AnimaModel
-from dpnb.schema.families.auraflow import AuraFlowModel
 from dpnb.schema.families.base import FamilyFacts, ModelSection
-from dpnb.schema.families.chroma import ChromaModel
-from dpnb.schema.families.cosmos import CosmosModel
-from dpnb.schema.families.cosmos_predict2 import CosmosPredict2Model
-from dpnb.schema.families.ernie_image import ErnieImageModel
-from dpnb.schema.families.flux import FluxModel
-from dpnb.schema.families.flux2 import Flux2Model
-from dpnb.schema.families.hidream import HiDreamModel
-from dpnb.schema.families.hunyuan_image import HunyuanImageModel
-from dpnb.schema.families.hunyuan_video import HunyuanVideoModel
-from dpnb.schema.families.hunyuan_video_15 import HunyuanVideo15Model
-from dpnb.schema.families.ideogram4 import Ideogram4Model
-from dpnb.schema.families.krea2 import Krea2Model
-from dpnb.schema.families.ltx2 import Ltx2Model
-from dpnb.schema.families.ltx_video import LtxVideoModel
-from dpnb.schema.families.lumina_2 import Lumina2Model
-from dpnb.schema.families.minimax_h3 import MinimaxH3Model
-from dpnb.schema.families.omnigen2 import OmniGen2Model
-from dpnb.schema.families.qwen_image import QwenImageModel
-from dpnb.schema.families.sd3 import Sd3Model
-from dpnb.schema.families.sd15 import Sd15Model
-from dpnb.schema.families.sdxl import SdxlModel
-from dpnb.schema.families.wan import WanModel
-from dpnb.schema.families.z_image import ZImageModel
 
-MODELS: tuple[type[ModelSection], ...] = (
-    FluxModel,
-    Flux2Model,
-    SdxlModel,
-    Sd15Model,
-    Sd3Model,
-    ChromaModel,
-    QwenImageModel,
-    ZImageModel,
-    HiDreamModel,
-    Lumina2Model,
-    AuraFlowModel,
-    AnimaModel,
-    CosmosPredict2Model,
-    OmniGen2Model,
-    HunyuanImageModel,
-    ErnieImageModel,
-    Ideogram4Model,
-    Krea2Model,
-    WanModel,
-    HunyuanVideoModel,
-    HunyuanVideo15Model,
-    LtxVideoModel,
-    Ltx2Model,
-    CosmosModel,
-    MinimaxH3Model,
+FAMILIES = (
+    "flux",
+    "flux2",
+    "sdxl",
+    "sd15",
+    "sd3",
+    "chroma",
+    "qwen_image",
+    "z_image",
+    "hidream",
+    "lumina_2",
+    "auraflow",
+    "anima",
+    "cosmos_predict2",
+    "omnigen2",
+    "hunyuan_image",
+    "ernie_image",
+    "ideogram4",
+    "krea2",
+    "wan",
+    "hunyuan_video",
+    "hunyuan_video_15",
+    "ltx_video",
+    "ltx2",
+    "cosmos",
+    "minimax_h3",
 )
+"""The files of the families, in the order of a form."""
+
+
+def _section(family: str) -> type[ModelSection]:
+    """The [model] table that a family's file defines."""
+    defined = vars(import_module(f"dpnb.schema.families.{family}")).values()
+    (section,) = (
+        value
+        for value in defined
+        if isinstance(value, type) and issubclass(value, ModelSection) and value.__module__.endswith(f".{family}")
+    )
+    return section
+
+
+MODELS: tuple[type[ModelSection], ...] = tuple(map(_section, FAMILIES))
 Model: TypeAlias = one_of(*MODELS)  # type: ignore[valid-type]
 
 FACTS: dict[str, FamilyFacts] = {str(model.model_fields["type"].default): model.facts for model in MODELS}

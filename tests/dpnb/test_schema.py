@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -18,10 +19,11 @@ from dpnb.schema import (
     Sgd,
     Training,
     Ui,
+    families,
     settings_of,
 )
 from dpnb.schema.base import InputFile, one_of, section_types, sections_below, tag_of, texts_as_tables, ui_of, walk
-from dpnb.schema.model import FACTS, MODELS
+from dpnb.schema.model import FACTS, FAMILIES, MODELS
 from dpnb.schema.training import EvalDataset, batch_size_for
 from dpnb.toml.words import _help
 from tests.dpnb.every_family import training
@@ -87,6 +89,8 @@ def test_a_marker_names_a_sibling_and_values_it_can_have(section, name):
 
 def test_tags_are_unique_and_every_family_has_facts():
     assert {tag_of(model) for model in MODELS} == set(FACTS)
+    files = {file.stem for file in Path(families.__file__).parent.glob("*.py")}
+    assert files - {"__init__", "base"} == set(FAMILIES)
     for section in all_sections():
         for info in section.model_fields.values():
             tags = [tag_of(kind) for kind in section_types(info.annotation) if tag_of(kind)]
