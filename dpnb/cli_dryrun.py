@@ -154,7 +154,7 @@ def _as_json(runs: list[tuple[_Set, DryRun]]) -> dict[str, Any]:
 
 def _table(one: _Set, made: DryRun) -> Iterator[str]:
     """A dry run in lines for a person."""
-    micro_batch, accumulation, copies = one.batch
+    micro_batch, accumulation, copies, _ = one.batch
     yield f"{one.file}{f' (held-out set {one.name})' if one.name else ''}"
     yield f"{one.facts.title}, batch {micro_batch} x {accumulation} accumulated x {copies} data-parallel"
     used = f"{made.pictures:,} pictures" + (f" and {made.clips:,} clips" if made.clips else "")

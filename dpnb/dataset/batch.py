@@ -1,26 +1,30 @@
-"""How many examples make a batch: the one answer of dry run, pre-flight checks and trainer."""
+"""How many examples a training has and how many make a batch: the one answer of dry run, checks and trainer."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from dpnb.dataset.bucket import MicroBatch, OneBatch, TwoBatches
+from dpnb.dataset.video import ClipMode
 from dpnb.schema.model import FACTS
 from dpnb.schema.training import Training
 
 
 class Batch(NamedTuple):
-    """What makes a global batch. `data_parallel`: copies of the model that train side by side."""
+    """What a plan needs of a training. `data_parallel`: copies of the model that train side by side. `clip_mode`:
+    which clips of a video are examples."""
 
     micro_batch: MicroBatch = 1
     gradient_accumulation_steps: int = 1
     data_parallel: int = 1
+    clip_mode: ClipMode = "single_beginning"
 
     @classmethod
     def of(cls, training: Training, *, gpus: int | None = None) -> Batch:
         """The batch of a training on so many GPUs; None means as many as one copy of the model takes."""
         micro_batch = _either(training, training.micro_batch_size_per_gpu, training.image_micro_batch_size_per_gpu)
-        return cls(micro_batch, training.gradient_accumulation_steps, _copies(training, gpus))
+        copies = _copies(training, gpus)
+        return cls(micro_batch, training.gradient_accumulation_steps, copies, training.video_clip_mode)
 
     @classmethod
     def of_evaluation(cls, training: Training, *, gpus: int | None = None) -> Batch:
@@ -28,7 +32,8 @@ class Batch(NamedTuple):
         clips = training.eval_micro_batch_size_per_gpu
         pictures = training.eval_image_micro_batch_size_per_gpu or clips or training.image_micro_batch_size_per_gpu
         micro_batch = _either(training, clips or training.micro_batch_size_per_gpu, pictures)
-        return cls(micro_batch, training.eval_gradient_accumulation_steps, _copies(training, gpus))
+        copies = _copies(training, gpus)
+        return cls(micro_batch, training.eval_gradient_accumulation_steps, copies, training.video_clip_mode)
 
 
 def _either(training: Training, clips: OneBatch, pictures: OneBatch | None) -> MicroBatch:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from dpnb.dataset.scan import Cause, Row
-from dpnb.dataset.video import retimed_frames
+from dpnb.dataset.video import Clip, ClipMode, clip_starts, retimed_frames
 from dpnb.errors import ConfigError, DatasetError, errors_in
 from dpnb.schema.dataset import Dataset, DirectorySettings, settings_of
 from dpnb.schema.families.base import FamilyFacts
@@ -63,10 +63,11 @@ class Key(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One caption of one row (an index into `Plan.rows`): what an epoch counts."""
+    """One caption of one row (an index into `Plan.rows`): what an epoch counts. `clip`: which clip of a video."""
 
     row: int
     caption: str
+    clip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,27 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything an epoch consists of. `rows` are those given, with a reason at each that is not trained after all."""
+    """Everything an epoch consists of. `rows` are those given, with a reason at each that is not trained after all.
+
+    `fps` and `clip_mode`: how videos are re-timed and cut.
+    """
 
     rows: tuple[Row, ...]
     buckets: tuple[Bucket, ...]
     gradient_accumulation_steps: int = 1
     data_parallel: int = 1
     warnings: tuple[str, ...] = field(default=())
+    fps: float | None = None
+    clip_mode: ClipMode = "single_beginning"
+
+    def clips(self, row: int, size: Size) -> tuple[Clip, ...]:
+        """The clips of a video in a bucket, an example each; empty for a picture."""
+        return _clips(self.rows[row], size, self.fps, self.clip_mode)
+
+    def clip(self, example: Example, size: Size) -> Clip | None:
+        """The clip that an example of a bucket is; None for a picture."""
+        clips = self.clips(example.row, size)
+        return clips[example.clip] if clips else None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -210,6 +225,13 @@ def frames_at(row: Row, facts: FamilyFacts) -> int:
     return retimed_frames(row.frames, row.fps, facts.fps) if row.is_video else 1
 
 
+def _clips(row: Row, size: Size, fps: float | None, mode: ClipMode) -> tuple[Clip, ...]:
+    if not row.is_video:
+        return ()
+    retimed = retimed_frames(row.frames, row.fps, fps)
+    return tuple(Clip(start, fps) for start in clip_starts(retimed, size.frames, mode))
+
+
 def clip_length(frames: int, lengths: Sequence[int], *, video: bool | None = None) -> int | None:
     """The longest allowed clip that a source of so many frames fills; None for a video that only fills a picture.
 
@@ -282,12 +304,14 @@ def plan(
     micro_batch: MicroBatch = 1,
     gradient_accumulation_steps: int = 1,
     data_parallel: int = 1,
+    clip_mode: ClipMode = "single_beginning",
 ) -> Plan:
     """Deal rows out to buckets and examples to global batches.
 
     `rows`: what scan gave, or the rows of an earlier plan. `micro_batch`: examples on one GPU, or
-    [resolution_px, examples] pairs. `data_parallel`: copies of the model that train side by side. Raises `ConfigError`
-    for a dataset whose keys contradict each other, and `DatasetError` when no bucket fills a global batch.
+    [resolution_px, examples] pairs. `data_parallel`: copies of the model that train side by side. `clip_mode`: which
+    part of a longer video is trained. Raises `ConfigError` for a dataset whose keys contradict each other, and
+    `DatasetError` when no bucket fills a global batch.
     """
     made = deal(
         rows,
@@ -296,6 +320,7 @@ def plan(
         micro_batch=micro_batch,
         gradient_accumulation_steps=gradient_accumulation_steps,
         data_parallel=data_parallel,
+        clip_mode=clip_mode,
     )
     if made.failure:
         raise DatasetError(made.failure)
@@ -310,6 +335,7 @@ def deal(
     micro_batch: MicroBatch = 1,
     gradient_accumulation_steps: int = 1,
     data_parallel: int = 1,
+    clip_mode: ClipMode = "single_beginning",
 ) -> Plan:
     """The same plan, also when nothing is left to train on: then it says why (`Plan.failure`)."""
     problems = errors_in(check_dataset(dataset))
@@ -320,7 +346,11 @@ def deal(
     buckets = []
     for key in sorted(members, key=lambda key: (key.ar or 0.0, key.size)):
         micro = batch_of(micro_batch, key.size)
-        examples = [e for i, own in members[key].items() for e in _examples(rows, own, settings[i].num_repeats)]
+
+        def clips(row: int, size: Size = key.size) -> int:
+            return len(_clips(rows[row], size, facts.fps, clip_mode)) or 1
+
+        examples = [e for i, own in members[key].items() for e in _examples(rows, own, settings[i].num_repeats, clips)]
         everyone = tuple(row for own in members[key].values() for row in own)
         at_once = gradient_accumulation_steps * data_parallel
         if not dataset.drop_last and len(examples) < micro * at_once:
@@ -328,7 +358,7 @@ def deal(
         whole = micro * at_once
         buckets.append(Bucket(key.size, key.ar, everyone, tuple(examples), micro, whole))
     rows, warnings = _consequences(rows, buckets, gradient_accumulation_steps, data_parallel)
-    return Plan(rows, tuple(buckets), gradient_accumulation_steps, data_parallel, warnings)
+    return Plan(rows, tuple(buckets), gradient_accumulation_steps, data_parallel, warnings, facts.fps, clip_mode)
 
 
 def _members(
@@ -363,13 +393,15 @@ def _kind(row: Row, facts: FamilyFacts) -> str:
     return f"{words} at {facts.fps:g} fps (it has {row.frames} at {row.fps:g})"
 
 
-def _examples(rows: Sequence[Row], own: Sequence[int], num_repeats: float) -> list[Example]:
+def _examples(
+    rows: Sequence[Row], own: Sequence[int], num_repeats: float, clips: Callable[[int], int]
+) -> list[Example]:
     """Upstream's int(n * r) with wrap-around. All first captions come before all second ones, so that with a part of
-    a repeat every picture has its turn before any has a second."""
-    captions = {row: rows[row].captions for row in own}
-    slots = range(max(map(len, captions.values())))
-    pairs = [Example(row, texts[slot]) for slot in slots for row, texts in captions.items() if slot < len(texts)]
-    return [pairs[i % len(pairs)] for i in range(int(len(pairs) * num_repeats))]
+    a repeat every picture has its turn before any has a second; and so with the clips of a video."""
+    variants = {row: [(caption, clip) for caption in rows[row].captions for clip in range(clips(row))] for row in own}
+    slots = range(max(map(len, variants.values())))
+    found = [Example(row, *each[slot]) for slot in slots for row, each in variants.items() if slot < len(each)]
+    return [found[i % len(found)] for i in range(int(len(found) * num_repeats))]
 
 
 def _consequences(

@@ -6,12 +6,12 @@ picture does not go with its picture
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from dpnb.dataset.controls import control_problem, controls_of
+from dpnb.dataset.controls import control_folders, control_problem, controls_of, cut_otherwise
 from dpnb.dataset.masks import mask_problem, masks_of
 from dpnb.dataset.metadata import captioned, without_captions
 from dpnb.dataset.scan import Row, Scan, default_workers, scan
@@ -50,9 +50,10 @@ def complete(found: Scan, dataset: Dataset, *, workers: int | None = None) -> Sc
             except DatasetError as error:
                 errors.append(str(error))
                 continue
-            notes += check.unused(row.path for row in (rows[index] for index in own))
-            for index, row in zip(own, pool.map(check, [rows[index] for index in own]), strict=True):
+            before = [rows[index] for index in own]
+            for index, row in zip(own, pool.map(check, before), strict=True):
                 rows[index] = row
+            notes += check.notes(before)
     found = replace(found, rows=tuple(rows), notes=tuple(notes))
     # Of a folder of which nothing was left before, the scan has told already.
     errors += [_nothing_left(found, dataset, position) for position in _without_used(found, dataset) - nothing]
@@ -64,32 +65,45 @@ def _has_others(directory: Directory) -> bool:
 
 
 class _Check:
-    """Looks whether mask and control picture of a row are as they have to be. Raises `DatasetError` when their folders
-    cannot be read."""
+    """Looks whether masks and control pictures of a row are as they have to be. Raises `DatasetError` when their
+    folders cannot be read."""
 
     def __init__(self, directory: Directory) -> None:
         self.masks, self.controls = masks_of(directory), controls_of(directory)
         self.directory = directory
+        self._cut_otherwise: dict[Path, str] = {}
 
     def __call__(self, row: Row) -> Row:
         if not row.used:
             return row
-        mask, control_path = self.masks.of(row.path), self.directory.control_path
+        mask = self.masks.of(row.path)
         reason = "" if mask is None else mask_problem(row, mask)
-        if not reason and control_path is not None:
-            reason = control_problem(row.path, self.controls.of(row.path), control_path)
+        controls = [control.of(row.path) for control in self.controls]
+        for control, folder in zip(controls, control_folders(self.directory), strict=True):
+            reason = reason or control_problem(row, control, folder)
+        if not reason and (words := cut_otherwise(row, controls)):
+            self._cut_otherwise[row.path] = words
         return replace(row, reason=reason, cause="unreadable") if reason else row
 
-    def unused(self, pictures: Iterable[Path]) -> list[str]:
-        """Notes of masks and control pictures that no picture goes with: one of the names is mistyped."""
-        everyone, notes = list(pictures), []
-        for what, others in (("masks", self.masks), ("control pictures", self.controls)):
-            used = {others.of(path) for path in everyone}
+    def notes(self, rows: Sequence[Row]) -> Iterator[str]:
+        """What a person should know of the others, after every row has been looked at."""
+        yield from self._unused([row.path for row in rows])
+        if self._cut_otherwise:
+            shown = [self._cut_otherwise[row.path] for row in rows if row.path in self._cut_otherwise]
+            more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+            yield (
+                f"{self.directory.path}: control pictures of other proportions than their pictures are cut to the "
+                f"same shape, and may not lie on them: {', '.join(shown[:_SHOWN])}{more}"
+            )
+
+    def _unused(self, pictures: Sequence[Path]) -> Iterator[str]:
+        """Masks and control pictures that no picture goes with: one of the names is mistyped."""
+        for what, others in (("masks", self.masks), *(("control pictures", control) for control in self.controls)):
+            used = {others.of(path) for path in pictures}
             if unused := sorted(path.name for path in others.files.values() if path not in used):
                 more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
                 names = ", ".join(unused[:_SHOWN])
-                notes.append(f"{self.directory.path}: {what} without a picture: {names}{more}")
-        return notes
+                yield f"{self.directory.path}: {what} without a picture: {names}{more}"
 
 
 def _without_used(found: Scan, dataset: Dataset) -> set[int]:

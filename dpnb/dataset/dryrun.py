@@ -18,7 +18,7 @@ from dpnb.dataset.complete import complete
 from dpnb.dataset.metadata import without_captions
 from dpnb.dataset.scan import Cause, Progress, Row, read_folders
 from dpnb.dataset.subsample import subsample
-from dpnb.dataset.video import ClipMode, clip_starts
+from dpnb.dataset.video import ClipMode
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.families.base import FamilyFacts
 
@@ -67,7 +67,6 @@ class DryRun:
     """What the trainer would do with a dataset.
 
     `notes`: what else the scan has to say. `errors`: why the trainer would not start; empty when it would.
-    `clip_mode`: which part of a longer video is trained.
     """
 
     dataset: Dataset
@@ -75,7 +74,6 @@ class DryRun:
     plan: Plan
     notes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
-    clip_mode: ClipMode = "single_beginning"
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -89,7 +87,7 @@ class DryRun:
 
     @property
     def clips(self) -> int:
-        """Clips that are trained on."""
+        """Videos that are trained on."""
         return sum(row.used and row.is_video for row in self.rows)
 
     @property
@@ -129,17 +127,16 @@ class DryRun:
         for bucket in self.plan.buckets:
             for index in bucket.rows if bucket.size.frames > 1 and bucket.batches else ():
                 if self.rows[index].used:
-                    clips = self._clips(self.rows[index], bucket.size.frames)
+                    clips = self._clips(index, bucket.size)
                     known = found.setdefault(index, [])
                     if clips not in known:
                         known.append(clips)
         return dict(sorted(found.items()))
 
-    def _clips(self, row: Row, length: int) -> Clips:
-        retimed = frames_at(row, self.facts)
-        return Clips(
-            retimed, self.facts.fps or row.fps or 1.0, length, tuple(clip_starts(retimed, length, self.clip_mode))
-        )
+    def _clips(self, index: int, size: Size) -> Clips:
+        row = self.rows[index]
+        starts = tuple(clip.start for clip in self.plan.clips(index, size))
+        return Clips(frames_at(row, self.facts), self.facts.fps or row.fps or 1.0, size.frames, starts)
 
     def to_json(self) -> dict[str, Any]:
         """The dry run as plain data: what `dpnb dryrun --json` prints."""
@@ -191,9 +188,10 @@ def dry_run(
         micro_batch=micro_batch,
         gradient_accumulation_steps=gradient_accumulation_steps,
         data_parallel=data_parallel,
+        clip_mode=clip_mode,
     )
     planned = subsample(planned, dataset.subsample_ratio)
-    made = DryRun(dataset, facts, planned, found.notes, found.errors or _failure(planned), clip_mode)
+    made = DryRun(dataset, facts, planned, found.notes, found.errors or _failure(planned))
     return replace(made, notes=(*made.notes, *_of_videos(made)))
 
 

@@ -97,7 +97,8 @@ def _more_repeats(run: DryRun, small: list[Bucket]) -> Iterator[Mend]:
         repeats = settings_of(run.dataset, directory).num_repeats
         wanted = 0
         for bucket in small:
-            own = sum(len(run.rows[row].captions) for row in bucket.rows if run.rows[row].directory == position)
+            rows = [row for row in bucket.rows if run.rows[row].directory == position]
+            own = sum(len(run.rows[row].captions) * len(run.plan.clips(row, bucket.size) or "1") for row in rows)
             others = len(bucket.examples) - int(own * repeats)
             wanted = max(wanted, math.ceil((bucket.global_batch_size - others) / own)) if own else wanted
         if repeats < wanted <= _MOST_REPEATS:

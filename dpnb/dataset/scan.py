@@ -198,9 +198,13 @@ def default_workers() -> int:
 
 def _places_apart(dataset: Dataset) -> frozenset[Identity]:
     """Folders that no other folder takes along: what a [[directory]] names is its own, or no picture to train."""
-    named = [p for d in dataset.directory for p in (d.path, d.mask_path, d.control_path) if isinstance(p, str)]
+    named = [p for d in dataset.directory for p in (d.path, d.mask_path, *_several(d.control_path)) if p is not None]
     found = (identity(Path(path)) for path in named)
     return frozenset(known for known in found if known is not None)
+
+
+def _several(value: str | list[str] | None) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else value
 
 
 def _folders(

@@ -1,6 +1,7 @@
 """What was read of files before, so that a second scan opens none of them: a database outside the user's folders.
 
     folder  --known-->  {name: (signature, header)}        {name: (signature, header)}  --remember-->  folder
+    paths   --known_digests-->  {path: (signature, sha256)}                             --remember_digests-->
 
 An entry counts as long as the file's length and times are those it was read with. The store is only ever a saving of
 time: one that is broken is put aside and begun anew, and where none can be written the scan does without. SQLite sees
@@ -14,7 +15,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _FILE = "headers.sqlite"
-_VERSION = 1  # raise it when a header would be read otherwise than before: everything is then read again
+_VERSION = 2  # raise it when a header would be read otherwise than before: everything is then read again
 _WAIT_SECONDS = 5.0  # for another process that is writing
 _SETTLED_NS = 2_000_000_000  # a file changed more recently may change again without its times showing it
 _BROKEN = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH)
@@ -39,11 +40,21 @@ create table headers (
     animated integer not null,
     primary key (folder, name)
 ) without rowid;
+create table digests (
+    path text primary key,
+    size_bytes integer not null, written_ns integer not null, changed_ns integer not null,
+    sha256 blob not null
+) without rowid;
 """
 _INSERT = "insert or replace into headers values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
+_NAMES_AT_ONCE = 500  # in one question; SQLite takes 32,766 at most
+
 Known = dict[str, tuple[Signature, Header]]
 """Name -> what its header said, and the signature of the file at that time."""
+
+Digests = dict[Path, tuple[Signature, str]]
+"""Path -> the sha256 of its bytes in hex digits, and the signature of the file at that time."""
 
 
 class HeaderStore:
@@ -81,12 +92,7 @@ class HeaderStore:
 
         Files that were changed a moment ago are left out: they are read again the next time.
         """
-        settled = time.time_ns() - _SETTLED_NS
-        rows = [
-            (name, signature, header)
-            for name, (signature, header) in found.items()
-            if max(signature.written_ns, signature.changed_ns) < settled
-        ]
+        rows = [(name, *both) for name, both in found.items() if _is_settled(both[0])]
         forgotten = list(gone)
         if not rows and not forgotten:
             return
@@ -103,6 +109,41 @@ class HeaderStore:
                 database.executemany(delete, ((number, name) for name in forgotten))
 
         self._with(write, None)
+
+    def known_digests(self, paths: Sequence[Path]) -> Digests:
+        """What is remembered of the contents of files; nothing when there is no store yet."""
+        if self._given_up or not os.path.exists(self.path):  # noqa: PTH110 - as in `known`
+            return {}
+        names = {_name(path): path for path in paths}
+
+        def look(database: sqlite3.Connection) -> Digests:
+            found: Digests = {}
+            asked = list(names)
+            for start in range(0, len(asked), _NAMES_AT_ONCE):
+                some = asked[start : start + _NAMES_AT_ONCE]
+                marks = ", ".join("?" * len(some))
+                # Only marks are put into the text of the statement.
+                rows = database.execute(f"select * from digests where path in ({marks})", some)  # noqa: S608
+                found |= {names[row[0]]: (Signature(*row[1:4]), row[4].hex()) for row in rows}
+            return found
+
+        return self._with(look, {})
+
+    def remember_digests(self, found: Mapping[Path, tuple[Signature, str]]) -> None:
+        """Keep what was read of the contents of files, in one piece; files that have not settled are left out."""
+        rows = [
+            (_name(path), *signature, bytes.fromhex(digest))
+            for path, (signature, digest) in found.items()
+            if _is_settled(signature)
+        ]
+
+        def write(database: sqlite3.Connection) -> None:
+            with database:
+                database.execute("begin immediate")
+                database.executemany("insert or replace into digests values (?, ?, ?, ?, ?)", rows)
+
+        if rows:
+            self._with(write, None)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -148,7 +189,7 @@ class HeaderStore:
         database.execute("begin exclusive")
         with database:
             if database.execute("pragma user_version").fetchone()[0] != _VERSION:
-                for table in ("headers", "folders"):
+                for table in ("headers", "folders", "digests"):
                     database.execute(f"drop table if exists {table}")
                 for statement in filter(str.strip, _TABLES.split(";")):
                     database.execute(statement)
@@ -161,6 +202,10 @@ class HeaderStore:
                 path.replace(path.with_name(f"{path.name}.broken"))
 
 
+def _is_settled(signature: Signature) -> bool:
+    return max(signature.written_ns, signature.changed_ns) < time.time_ns() - _SETTLED_NS
+
+
 def _name(folder: Path) -> str:
-    """The folder in full, as the store knows it."""
+    """The path in full, as the store knows it."""
     return os.path.abspath(folder)  # noqa: PTH100 - Path.resolve follows links, each a question to the disk

@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dpnb.errors import DatasetError
 
@@ -31,6 +31,14 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv
 _SNIFFED_BYTES = 512
 _EVEN_SECONDS = 0.002  # Matroska rounds times to whole milliseconds: gaps that differ by less are even
 _NO_VIDEO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")  # pictures in the container of MP4
+
+
+class Clip(NamedTuple):
+    """Which frames of a video are trained: from its re-timed frame `start` on. `fps`: the rate that it is re-timed to,
+    None for its own."""
+
+    start: int
+    fps: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,19 +212,21 @@ def _reason(error: Exception) -> str:
 
 def first_frame(path: Path) -> Image:
     """The first frame of a video as an upright RGB picture. Raises `DatasetError` with a reason."""
-    return next(clip_pictures(path, read_film(path), fps=None, start=0, length=1))
+    return next(clip_pictures(path, read_film(path), Clip(0, None), 1))
 
 
-def clip_pictures(path: Path, film: Film, *, fps: float | None, start: int, length: int) -> Iterator[Image]:
-    """`length` frames, from the re-timed frame `start` on, one after the other as upright RGB pictures.
+def clip_pictures(path: Path, film: Film, clip: Clip, length: int) -> Iterator[Image]:
+    """The `length` frames of a clip, one after the other as upright RGB pictures.
 
     Only the part of the file from the key frame before the first of them to the last is decoded, and only frames that
     are wanted become pictures. Raises `DatasetError` with a reason.
     """
     import av
 
-    wanted = _wanted_seconds(film, retimed_frames(film.frames, film.fps, fps))[start : start + length]
-    assert len(wanted) == length, "the plan has seen to it that the clip fits"
+    retimed = retimed_frames(film.frames, film.fps, clip.fps)
+    if clip.start + length > retimed:  # the plan knew of more: the file is another one now
+        raise DatasetError(f"has {retimed} frames once re-timed, fewer than the {length} of its bucket")
+    wanted = _wanted_seconds(film, retimed)[clip.start : clip.start + length]
     try:
         with av.open(str(path), format=container_of(path) or "none") as container:
             yield from _decoded(container, film, wanted)

@@ -122,8 +122,9 @@ class _Folder(Section):
     """Folder of masks with the names and sizes of the pictures: white is trained in full, black not at all."""
     default_mask_file: Annotated[InputFile | None, Ui(advanced=True)] = None
     """Mask of the pictures that have none of their own; it has their size."""
-    control_path: InputDir | None = None
-    """Folder of control pictures with the names of the pictures, for models that edit: what the model starts from."""
+    control_path: Annotated[InputDir | list[InputDir] | None, Ui(path="dir")] = None
+    """Folder of control pictures with the names of the pictures, for models that edit: what the model starts from. A
+    list of folders gives each picture several (dpnb's own trainer alone)."""
     loss_weight: Annotated[float, Field(ge=0), Ui(advanced=True, ours=True)] = 1.0
     """How much the pictures of this folder count in the loss; below 1 for regularisation pictures."""
 

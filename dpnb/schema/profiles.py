@@ -77,6 +77,13 @@ def _refused_training(t: Training) -> Iterator[Problem]:
 
 def _refused_dataset(d: Dataset) -> Iterator[Problem]:
     """It looks up a folder's defaults at the top of the file before it looks into the folder."""
+    for position, folder in enumerate(d.directory):
+        if isinstance(folder.control_path, list):
+            yield _error(
+                ("directory", position, "control_path"),
+                "diffusion-pipe takes one folder of control pictures.",
+                "Name one folder, as a text.",
+            )
     if d.size_buckets is None and d.resolutions is None and all(f.size_buckets is None for f in d.directory):
         yield _error(
             ("resolutions",),

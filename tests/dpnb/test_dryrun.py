@@ -120,12 +120,12 @@ def test_the_trainer_then_does_the_same_bucket_by_bucket(
 
 def test_batches_of_a_training() -> None:
     plain = training(micro_batch_size_per_gpu=4, gradient_accumulation_steps=2)
-    assert Batch.of(plain) == (4, 2, 1)
-    assert Batch.of_evaluation(plain) == (4, 1, 1)
+    assert Batch.of(plain)[:3] == (4, 2, 1)
+    assert Batch.of_evaluation(plain)[:3] == (4, 1, 1)
     staged = training(pipeline_stages=2, image_micro_batch_size_per_gpu=3, eval_micro_batch_size_per_gpu=5)
-    assert Batch.of(staged, gpus=8) == (3, 1, 4)
-    assert Batch.of_evaluation(staged, gpus=8) == (5, 1, 4)
-    assert Batch.of_evaluation(training(eval_image_micro_batch_size_per_gpu=6)) == (6, 1, 1)
+    assert Batch.of(staged, gpus=8)[:3] == (3, 1, 4)
+    assert Batch.of_evaluation(staged, gpus=8)[:3] == (5, 1, 4)
+    assert Batch.of_evaluation(training(eval_image_micro_batch_size_per_gpu=6))[:3] == (6, 1, 1)
     assert Batch.of(staged, gpus=1).data_parallel == 1
 
 

@@ -92,6 +92,21 @@ def test_every_picture_needs_a_control_picture(folder, tmp_path):
         scanned(folder, control_path=str(tmp_path / "c"))
 
 
+def test_several_control_pictures_each(folder, tmp_path):
+    for name in ("a", "b", "c"):
+        picture(tmp_path / "first" / f"{name}.jpg", (128, 97))
+    for name, size in (("a", (64, 48)), ("b", (48, 64))):
+        picture(tmp_path / "second" / f"{name}.png", size)
+    found = scanned(folder, control_path=[str(tmp_path / "first"), str(tmp_path / "second")])
+    assert reasons(found) == {
+        "c.png": f"has no control picture c.* in {tmp_path / 'second'}: add one, or take the picture away"
+    }
+    assert found.notes == (
+        f"{folder}: control pictures of other proportions than their pictures are cut to the same shape, and may not "
+        f"lie on them: {tmp_path / 'second' / 'b.png'} (48 x 64 px for a picture of 64 x 48)",
+    )
+
+
 def test_broken_pictures_keep_their_own_reason(folder, tmp_path):
     (folder / "a.png").write_bytes(b"")
     default = picture(tmp_path / "default.png", (64, 48))

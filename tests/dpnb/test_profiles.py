@@ -31,6 +31,14 @@ READ = "diffusion-pipe does not read this. Remove it, or keep it for dpnb's own 
     ("value", "messages"),
     [
         (training(), []),
+        (dataset(control_path="a"), []),
+        (
+            dataset(control_path=["a", "b"]),
+            [
+                "error: directory[0].control_path: diffusion-pipe takes one folder of control pictures. Name one "
+                "folder, as a text."
+            ],
+        ),
         (training(seed=3, keep_best=True), [f"error: seed: {READ}", f"error: keep_best: {READ}"]),
         (training(sample={"prompts": ["a"]}), [f"error: sample: {READ}"]),
         (training(ema={}, loss={}), [f"error: loss: {READ}", f"error: ema: {READ}"]),

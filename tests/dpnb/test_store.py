@@ -186,6 +186,17 @@ def writer(number: int, rounds: int) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
 
+def test_digests_are_remembered_by_signature(home: Path) -> None:
+    store = HeaderStore()
+    old, digest = Signature(5, 1, 1), "ab" * 32
+    paths = [Path(f"/nowhere/{i}.png") for i in range(1200)]
+    store.remember_digests(dict.fromkeys(paths, (old, digest)))
+    store.remember_digests({Path("/nowhere/new.png"): (Signature(5, time.time_ns() + 10**12, 1), digest)})
+    store.close()
+    found = HeaderStore().known_digests([*paths, Path("/nowhere/new.png"), Path("/nowhere/never.png")])
+    assert found == dict.fromkeys(paths, (old, digest)), "a file that has just changed may change again"
+
+
 def test_several_processes_share_it(home: Path) -> None:
     processes = [writer(number, 20) for number in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4

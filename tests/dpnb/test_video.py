@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpnb.dataset.headers import read_header
-from dpnb.dataset.video import clip_pictures, clip_starts, container_of, picked_frames, read_film, retimed_frames
+from dpnb.dataset.video import Clip, clip_pictures, clip_starts, container_of, picked_frames, read_film, retimed_frames
 from dpnb.errors import DatasetError
 from tests.dpnb.filmed import film, number_of, white_corner
 
@@ -22,7 +22,7 @@ CONTAINERS = [".mp4", ".mov", ".mkv", ".webm", ".avi"]
 
 
 def shown(path: Path, *, fps: float | None, start: int = 0, length: int) -> list[int]:
-    return [number_of(p) for p in clip_pictures(path, read_film(path), fps=fps, start=start, length=length)]
+    return [number_of(p) for p in clip_pictures(path, read_film(path), Clip(start, fps), length)]
 
 
 # --- arithmetic ------------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_the_rotation_flag(tmp_path: Path, suffix: str, rotate: int, size: tuple
     header = read_header(path)
     assert (header.width_px, header.height_px, header.frames, header.fps) == (*size, 20, 10.0)
     found = read_film(path)
-    (picture,) = clip_pictures(path, found, fps=None, start=0, length=1)
+    (picture,) = clip_pictures(path, found, Clip(0, None), 1)
     assert picture.size == size
     assert white_corner(picture) == {90: "lower left", -90: "upper right", 180: "lower right"}[rotate]
 
@@ -124,7 +124,7 @@ def test_frames_that_cannot_be_decoded_are_a_reason(tmp_path: Path) -> None:
     data[begin + 4 :] = bytes(len(data) - begin - 4)
     path.write_bytes(bytes(data))
     with pytest.raises(DatasetError, match=r"^corrupt: "):
-        list(clip_pictures(path, found, fps=None, start=0, length=20))
+        list(clip_pictures(path, found, Clip(0, None), 20))
     with pytest.raises(DatasetError, match=r"^corrupt: "):
         read_film(path)
 
@@ -133,7 +133,7 @@ def test_a_video_that_ends_early_is_not_filled_up(tmp_path: Path) -> None:
     found = read_film(film(tmp_path / "long.avi", frames=20))
     short = film(tmp_path / "short.avi", frames=8)
     with pytest.raises(DatasetError, match=r"^corrupt: its pictures end after 0\.70 seconds$"):
-        list(clip_pictures(short, found, fps=None, start=0, length=20))
+        list(clip_pictures(short, found, Clip(0, None), 20))
 
 
 @pytest.mark.parametrize(
@@ -198,9 +198,9 @@ def test_a_clip_at_the_end_does_not_read_the_whole_file(tmp_path: Path) -> None:
     def taken() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
 
-    list(clip_pictures(path, found, fps=None, start=140, length=2))
+    list(clip_pictures(path, found, Clip(140, None), 2))
     before = taken()
-    list(clip_pictures(path, found, fps=None, start=140, length=2))
+    list(clip_pictures(path, found, Clip(140, None), 2))
     assert taken() - before < path.stat().st_size / 4
 
 

@@ -1,7 +1,7 @@
 """The store: names, whole entries, sharing; and `fill` with an encoder that counts its calls."""
 
 import errno
-import json
+import hashlib
 import logging
 import os
 import subprocess
@@ -14,16 +14,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors import safe_open
 
+from dpnb.dataset import store
 from dpnb.dataset.bucket import Plan, Size, plan
-from dpnb.dataset.cache_folder import default_root
+from dpnb.dataset.cache_folder import contents_of, default_root, shards
 from dpnb.dataset.scan import scan, without
+from dpnb.dataset.video import Clip
 from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, Directory
 from dpnb.schema.model import FACTS
+from tests.trainer import small
 from trainer.data import cache as module
+from trainer.data import cache_keys
 from trainer.data import fill as filling
-from trainer.data.cache import Cache, Key, latents_key, text_key
+from trainer.data.cache import Cache
+from trainer.data.cache_keys import Key, latents_key, text_key
+from trainer.data.digests import Digests
 from trainer.data.fill import Failure, captions_of, fill
 
 KEY = Key("latents", "ab" * 32)
@@ -92,12 +99,84 @@ def test_round_trip(cache):
     assert not cache.has(KEY)
     cache.put(KEY, tensors)
     assert cache.has(KEY)
-    assert cache.path(KEY) == cache.root / "latents" / "ab" / f"{'ab' * 32}.safetensors"
-    read = cache.get(KEY)
-    for name, tensor in tensors.items():
-        assert torch.equal(read[name], tensor)
-        assert read[name].dtype == tensor.dtype
+    cache.flush()
+    for reader in (cache, Cache(cache.root)):
+        read = reader.get(KEY)
+        assert read.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            assert torch.equal(read[name], tensor)
+            assert read[name].dtype == tensor.dtype
     assert list((cache.root / "tmp").iterdir()) == []
+
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+DTYPES += [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
+
+
+def bytes_of(tensor: torch.Tensor) -> list[int]:
+    return tensor.flatten().view(torch.uint8).tolist() if tensor.numel() else []
+
+
+def test_any_entries_beside_each_other(cache):
+    """Of every kind of number, of odd lengths, of none and without dimensions: nothing lies askew."""
+    shapes = [(3,), (), (0, 4), (2, 5), (1, 1, 7)]
+    entries = {
+        Key("latents", f"{i:064x}"): {
+            f"t{n}": torch.randn(shapes[(i + n) % 5]).mul(9).to(dtype) for n, dtype in enumerate(DTYPES[: i + 1])
+        }
+        for i in range(len(DTYPES))
+    }
+    for key, tensors in entries.items():
+        cache.put(key, tensors)
+    cache.flush()
+    (shard,) = shards(cache.root, "latents")
+    with safe_open(shard, framework="pt") as file:
+        whole = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    reader = Cache(cache.root)
+    for key, tensors in entries.items():
+        read = reader.get(key)
+        for name, tensor in tensors.items():
+            for found in (read[name], whole[f"{key.name}/{name}"]):
+                assert (found.shape, found.dtype) == (tensor.shape, tensor.dtype)
+                assert bytes_of(found) == bytes_of(tensor)
+
+
+def test_others_see_what_is_flushed(cache):
+    reader = Cache(cache.root)
+    assert not reader.has(KEY)
+    cache.put(KEY, {"a": torch.ones(3)})
+    assert not reader.has(KEY)
+    cache.flush()
+    assert reader.get(KEY)["a"].tolist() == [1.0] * 3
+    assert reader.has(KEY)
+
+
+def test_what_is_encoded_slowly_is_written_at_once_and_the_rest_in_shards(cache, monkeypatch):
+    for i in range(5):
+        cache.put(Key("text", f"{i:064x}"), {"a": torch.ones(3)})
+    assert shards(cache.root, "text") == []
+    monkeypatch.setattr(module, "_SHARD_SECONDS", 0.0)
+    cache.put(Key("text", f"{5:064x}"), {"a": torch.ones(3)})
+    assert len(shards(cache.root, "text")) == 1
+    cache.put(Key("text", f"{6:064x}"), {"a": torch.ones(3)})
+    assert len(shards(cache.root, "text")) == 2
+    monkeypatch.setattr(module, "_SHARD_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "_SHARD_BYTES", 4000)
+    for i in range(7, 11):
+        cache.put(Key("text", f"{i:064x}"), {"a": torch.ones(300)})
+    assert len(shards(cache.root, "text")) == 3
+    assert len(contents_of(max(shards(cache.root, "text"), key=lambda p: p.stat().st_size)).entries) == 6 - 2
+
+
+def test_more_shards_than_may_be_mapped(cache, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_MAPPED", 3)
+    monkeypatch.setattr(module, "_SHARD_SECONDS", 0.0)
+    keys = [Key("text", f"{i:064x}") for i in range(9)]
+    for i, key in enumerate(keys):
+        cache.put(key, {"a": torch.full((3,), float(i))})
+    reader = Cache(cache.root)
+    kept = [reader.get(key)["a"] for _ in range(2) for key in keys]
+    assert [float(tensor[0]) for tensor in kept] == [*map(float, range(9))] * 2
 
 
 def test_nothing_is_made_before_the_first_entry(cache):
@@ -112,11 +191,15 @@ def test_keys_depend_on_everything():
         latents_key("f" * 64, Size(64, 32), "vae"),
         latents_key("f" * 64, Size(64, 64, 5), "vae"),
         latents_key("f" * 64, Size(64, 64), "vae2"),
+        latents_key("f" * 64, Size(64, 64), "vae", clip=Clip(0, 16.0)),
+        latents_key("f" * 64, Size(64, 64), "vae", clip=Clip(1, 16.0)),
+        latents_key("f" * 64, Size(64, 64), "vae", clip=Clip(0, 24.0)),
+        latents_key("f" * 64, Size(64, 64), "vae", clip=Clip(0, None)),
         text_key("f" * 64, "vae"),
         text_key("", "vae"),
         text_key("a", "clip"),
     ]
-    assert len({base, *others}) == 8
+    assert len({base, *others}) == 12
     assert base == latents_key("f" * 64, Size(64, 64), "vae")
     # frozen: another name for the same thing would encode every data set of every user again
     assert base.name.startswith("93724003909b")
@@ -125,23 +208,61 @@ def test_keys_depend_on_everything():
 
 def test_preprocessing_version_is_in_the_key(monkeypatch):
     before = latents_key("f" * 64, Size(64, 64), "vae")
-    monkeypatch.setattr(module, "PREPROCESSING_VERSION", 999)
+    monkeypatch.setattr(cache_keys, "PREPROCESSING_VERSION", 999)
     assert latents_key("f" * 64, Size(64, 64), "vae") != before
 
 
-@pytest.mark.parametrize("keep", [0, 5, 60, -1])
-def test_torn_entry_counts_as_missing(cache, caplog, keep):
-    cache.put(KEY, {"a": torch.arange(100.0)})
-    path = cache.path(KEY)
-    path.write_bytes(path.read_bytes()[:keep])
+def sharded(cache: Cache, entries: int = 4) -> Path:
+    """A shard of so many entries of 400 bytes."""
+    for i in range(entries):
+        cache.put(Key("latents", f"{i:064x}"), {"a": torch.full((100,), float(i))})
+    cache.flush()
+    (shard,) = shards(cache.root, "latents")
+    return shard
+
+
+@pytest.mark.parametrize(("cut", "kept"), [(1, 3), (400, 3), (401, 2), (1599, 0)])
+def test_a_torn_tail_is_dropped_and_the_rest_kept(cache, caplog, cut, kept):
+    shard = sharded(cache)
+    shard.write_bytes(shard.read_bytes()[:-cut])
+    reader = Cache(cache.root)
+    keys = [Key("latents", f"{i:064x}") for i in range(4)]
     with caplog.at_level(logging.WARNING):
-        assert not cache.has(KEY)
-    assert f"cache entry {path} is unreadable" in caplog.text
-    assert "it is encoded again" in caplog.text
-    with pytest.raises(DatasetError, match=rf"^the cache entry {path} is missing or unreadable .*: something removed"):
-        cache.get(KEY)
-    cache.put(KEY, {"a": torch.zeros(1)})
-    assert cache.has(KEY)
+        assert [reader.has(key) for key in keys] == [i < kept for i in range(4)]
+    assert f"cache shard {shard} is cut off: {4 - kept} of its entries are encoded again" in caplog.text
+    assert all(reader.get(key)["a"].tolist() == [float(i)] * 100 for i, key in enumerate(keys[:kept]))
+    with pytest.raises(DatasetError, match=r"is missing or unreadable in .*no shard has it"):
+        reader.get(keys[3])
+    reader.put(keys[3], {"a": torch.zeros(1)})
+    reader.flush()
+    assert Cache(cache.root).has(keys[3])
+
+
+@pytest.mark.parametrize("data", [b"", b"short", bytes(60), b"\xff" * 60, (9).to_bytes(8, "little") + b'{"a/b":1}'])
+def test_a_file_that_is_no_shard(cache, caplog, data):
+    shard = sharded(cache)
+    other = shard.with_name(f"{'0' * 32}.safetensors")
+    other.write_bytes(data)
+    reader = Cache(cache.root)
+    with caplog.at_level(logging.WARNING):
+        assert reader.get(Key("latents", f"{2:064x}"))["a"].tolist() == [2.0] * 100
+    assert f"cache shard {other} is unreadable" in caplog.text
+    assert "what it held is encoded again" in caplog.text
+
+
+def test_a_shard_that_goes_or_is_cut_off_under_a_run(cache):
+    shard = sharded(cache)
+    first, second = Cache(cache.root), Cache(cache.root)
+    key = Key("latents", f"{3:064x}")
+    assert first.has(key)
+    assert second.has(key)
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-100])
+    with pytest.raises(DatasetError, match=r"^the cache entry 0{16} is missing or unreadable in .*something removed"):
+        first.get(key)
+    shard.unlink()
+    with pytest.raises(DatasetError, match=r"Start again, and it is encoded anew$"):
+        second.get(key)
 
 
 def test_missing_entry(cache):
@@ -150,6 +271,8 @@ def test_missing_entry(cache):
 
 
 def test_full_disk(cache, monkeypatch):
+    kept = sharded(cache)
+
     def full(fd):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -157,10 +280,25 @@ def test_full_disk(cache, monkeypatch):
     pattern = (
         rf"^the cache folder '{cache.root}' is full \(\d+\.\d GiB free\): make room, or set cache_dir to a folder on"
     )
+    cache.put(KEY, {"a": torch.zeros(1)})
     with pytest.raises(DatasetError, match=pattern):
-        cache.put(KEY, {"a": torch.zeros(1)})
-    assert not cache.has(KEY)
+        cache.flush()
+    assert not Cache(cache.root).has(KEY)
+    assert shards(cache.root, "latents") == [kept]
     assert list((cache.root / "tmp").iterdir()) == []
+
+
+def test_a_file_that_may_not_grow_as_on_a_full_disk(cache):
+    """The real thing: the kernel refuses the bytes in the middle of a shard."""
+    kept = sharded(cache)
+    with small.small_files():
+        cache.put(KEY, {"a": torch.zeros(50_000)})
+        with pytest.raises(DatasetError, match=r"cannot be written: File too large"):
+            cache.flush()
+    assert shards(cache.root, "latents") == [kept]
+    assert list((cache.root / "tmp").iterdir()) == []
+    cache.flush()
+    assert Cache(cache.root).has(KEY), "what was put is not forgotten"
 
 
 def test_full_disk_before_anything_is_there(cache, monkeypatch):
@@ -168,19 +306,22 @@ def test_full_disk_before_anything_is_there(cache, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "mkdir", full)
+    cache.put(KEY, {"a": torch.zeros(1)})
     with pytest.raises(DatasetError, match=r"is full \(\d+\.\d GiB free\)"):
-        cache.put(KEY, {"a": torch.zeros(1)})
+        cache.flush()
 
 
 def test_root_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     cache = Cache(tmp_path / "file" / "cache")
+    cache.put(KEY, {"a": torch.zeros(1)})
     with pytest.raises(DatasetError, match=r"cannot be written: Not a directory\. Set cache_dir to another folder$"):
-        cache.put(KEY, {"a": torch.zeros(1)})
+        cache.flush()
 
 
 def test_leftovers_are_swept_but_not_those_of_a_live_run(cache):
     cache.put(KEY, {"a": torch.zeros(1)})
+    cache.flush()
     old, new = cache.root / "tmp" / "old", cache.root / "tmp" / "new"
     for path in (old, new):
         path.write_text("half")
@@ -202,10 +343,13 @@ def test_digest_reads_a_file_once(cache, tmp_path):
 def test_two_processes_write_the_same_entries(tmp_path):
     code = """
 import sys, torch
-from trainer.data.cache import Cache, Key
+from trainer.data.cache import Cache
+from trainer.data.cache_keys import Key
 cache = Cache(sys.argv[1])
 for i in range(40):
     cache.put(Key("latents", f"{i:064x}"), {"a": torch.full((500,), float(i))})
+    if i % 5 == 4:
+        cache.flush()
 """
     runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0]
@@ -364,18 +508,18 @@ def test_bounded_look_ahead():
     assert list(filling._ahead(work, [], 2)) == []
 
 
-def test_entries_are_plain_safetensors(cache, folder):
+def test_shards_are_plain_safetensors(cache, folder):
     fill(cache, planned(folder), Counting())
-    files = sorted(cache.root.rglob("*.safetensors"))
-    assert len(files) == 6
-    header = files[0].read_bytes()
-    json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
+    assert [len(shards(cache.root, kind)) for kind in ("latents", "text")] == [1, 1]
+    with safe_open(shards(cache.root, "text")[0], framework="pt") as file:
+        assert sorted(file.get_tensor(name).shape for name in file.keys()) == [(4,)] * 3  # noqa: SIM118
 
 
 def test_a_killed_run_leaves_whole_entries_alone(tmp_path):
     code = """
 import sys, torch
-from trainer.data.cache import Cache, Key
+from trainer.data.cache import Cache
+from trainer.data.cache_keys import Key
 cache, i = Cache(sys.argv[1]), 0
 print("begins", flush=True)
 while True:
@@ -385,13 +529,14 @@ while True:
     run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert run.stdout is not None
     run.stdout.readline()
-    while len(list((tmp_path / "latents").rglob("*.safetensors"))) < 5:
+    while len(shards(tmp_path, "latents")) < 5:
         time.sleep(0.01)
     run.kill()
     run.wait()
     cache = Cache(tmp_path)
-    names = sorted(path.stem for path in (tmp_path / "latents").rglob("*.safetensors"))
-    assert [int(name, 16) for name in names] == list(range(len(names)))
+    names = sorted(name for shard in shards(tmp_path, "latents") for name, _, _ in contents_of(shard).entries)
+    assert len(names) >= 25
+    assert [int(name, 16) for name in names] == list(range(len(names))), "all that was put before, and nothing else"
     for number, name in enumerate(names):
         assert cache.get(Key("latents", name))["a"].tolist() == [float(number)] * 50_000
     assert not cache.has(Key("latents", f"{len(names):064x}"))
@@ -405,3 +550,30 @@ def test_what_a_run_asks_for_is_marked_as_used(cache, folder):
         os.utime(path, (1.0, 1.0))
     fill(Cache(cache.root), made, Counting())
     assert all(time.time() - path.stat().st_mtime < 60 for path in files)
+
+
+def test_no_file_is_hashed_twice_while_it_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPNB_CACHE_DIR", str(tmp_path / "store"))
+    paths = [tmp_path / f"{i}.bin" for i in range(3)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+        os.utime(path, (1.0, 1.0))
+    monkeypatch.setattr(store, "_SETTLED_NS", -(10**12))  # these files are new, and yet at rest
+    first = Digests()
+    found = [first.of(path) for path in paths]
+    first.keep()
+    paths[1].write_bytes(b"another")
+    paths[2].unlink()
+    read = []
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, _: read.append(file.name) or hashlib.sha256(b"read"))
+    second = Digests()
+    second.recall(paths)
+    assert second.of(paths[0]) == found[0]
+    assert read == []
+    assert second.of(paths[1]) == hashlib.sha256(b"read").hexdigest()
+    assert read == [str(paths[1])]
+    with pytest.raises(DatasetError, match=r"2\.bin: cannot be read: No such file or directory$"):
+        second.of(paths[2])
+    third = Digests()
+    third.add(second.known())
+    assert third.of(paths[0]) == found[0]

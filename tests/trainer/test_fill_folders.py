@@ -19,7 +19,8 @@ from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Augmentation, Dataset, Directory, DirectorySettings
 from dpnb.schema.model import FACTS
 from trainer.data.augment import Draw, Look, render
-from trainer.data.cache import Cache, Key, latents_key, mask_key, text_key
+from trainer.data.cache import Cache
+from trainer.data.cache_keys import Key, latents_key, mask_key, text_key
 from trainer.data.fill import captions_of, fill, mask_on_grid
 from trainer.data.folder import Folder, folders_of
 from trainer.data.loader import Loader, MicroBatch

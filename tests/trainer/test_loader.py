@@ -18,7 +18,8 @@ from dpnb.dataset.scan import Row, scan
 from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, Directory
 from dpnb.schema.model import FACTS
-from trainer.data.cache import Cache, text_key
+from trainer.data.cache import Cache
+from trainer.data.cache_keys import text_key
 from trainer.data.fill import fill
 from trainer.data.folder import Folder
 from trainer.data.hashing import hashed

@@ -10,10 +10,11 @@ from PIL import Image, ImageCms
 
 from dpnb.dataset.bucket import Size
 from dpnb.dataset.crop import crop, decode, open_picture, upright_size
-from dpnb.dataset.video import picked_frames
+from dpnb.dataset.video import Clip, picked_frames
 from dpnb.errors import DatasetError
 from tests.dpnb.filmed import film
-from trainer.data.media import clip_pixels, picture_pixels, to_tensor
+from trainer.data.augment import Draw
+from trainer.data.media import clip_pixels, picture_pixels, to_floats, to_tensor
 
 RED, WHITE, BLUE = (255, 0, 0), (255, 255, 255), (0, 0, 255)
 
@@ -42,14 +43,15 @@ def turned(orientation: int) -> Image.Exif:
 
 
 def test_tensor_is_cfhw_from_minus_one_to_one():
-    image = left_red()
-    tensor = to_tensor(image)
-    assert tensor.shape == (3, 1, 20, 40)
+    pixels = to_tensor(left_red())
+    assert pixels.shape == (3, 1, 20, 40)
+    assert pixels.dtype == torch.uint8
+    assert pixels.is_contiguous()
+    tensor = to_floats(pixels)
     assert tensor.dtype == torch.float32
-    assert tensor.is_contiguous()
     assert tensor[:, 0, 0, 0].tolist() == [1.0, -1.0, -1.0]
     assert tensor[:, 0, 0, -1].tolist() == [-1.0, -1.0, 1.0]
-    grey = to_tensor(Image.new("RGB", (1, 1), (0, 127, 128)))
+    grey = to_floats(to_tensor(Image.new("RGB", (1, 1), (0, 127, 128))))
     torch.testing.assert_close(grey.flatten(), torch.tensor([-1.0, -1 / 255, 1 / 255]))
 
 
@@ -151,10 +153,10 @@ def test_fit_covers_the_bucket_and_cuts_both_sides(tmp_path, size, bucket):
 
 
 def test_one_decoding_gives_every_size():
-    small, large = picture_pixels(saved(left_red(), "PNG"), [Size(16, 32), Size(48, 16)])
+    wanted = [(Size(16, 32), Draw()), (Size(48, 16), Draw()), (Size(48, 16), Draw(flip=True))]
+    small, large, mirrored = picture_pixels(saved(left_red(), "PNG"), wanted)
     assert (small.shape, large.shape) == ((3, 1, 32, 16), (3, 1, 16, 48))
-    assert float(small.min()) >= -1
-    assert float(small.max()) <= 1
+    assert torch.equal(mirrored, large.flip(3))
 
 
 def test_truncated_picture_has_a_header_but_no_pixels(tmp_path):
@@ -177,43 +179,38 @@ def test_file_that_is_gone(tmp_path):
 
 def frame_numbers(clip: torch.Tensor) -> list[int]:
     """Which frames of a drawn film a clip (C, F, H, W) holds."""
-    grey = (clip[:, :, clip.shape[2] // 2, clip.shape[3] // 2].mean(dim=0) + 1) * 127.5
+    grey = clip[:, :, clip.shape[2] // 2, clip.shape[3] // 2].float().mean(dim=0)
     return [round((float(level) - 10) / 7) for level in grey]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi"])
 def test_a_clip_in_every_size_that_it_is_trained_in(tmp_path, suffix):
     path = film(tmp_path / f"a{suffix}", frames=25, fps=10)
-    sizes = [Size(32, 32, 5), Size(64, 32, 5), Size(32, 32, 9)]
-    found = clip_pixels(path, sizes, fps=5)
-    assert [[tuple(clip.shape) for clip in clips] for clips in found] == [
-        [(3, 5, 32, 32)],
-        [(3, 5, 32, 64)],
-        [(3, 9, 32, 32)],
-    ]
     picks = picked_frames(25, 12)
-    assert [frame_numbers(clips[0]) for clips in found] == [picks[:5], picks[:5], picks[:9]]
-    first = found[0][0]
-    assert first.dtype == torch.float32
-    assert first.is_contiguous()
-    assert (float(first.min()), float(first.max())) >= (-1.0, 0.9)
+    for start, length in ((0, 5), (0, 9), (3, 9)):
+        wanted = [(Size(32, 32, length), Draw()), (Size(64, 32, length), Draw())]
+        found = clip_pixels(path, Clip(start, 5), wanted)
+        assert [tuple(clip.shape) for clip in found] == [(3, length, 32, 32), (3, length, 32, 64)]
+        assert [frame_numbers(clip) for clip in found] == [picks[start : start + length]] * 2
+    assert found[0].dtype == torch.uint8
+    assert (int(found[0].min()) < 60, int(found[0].max()) > 245) == (True, True)
 
 
-def test_which_part_of_a_video_is_trained(tmp_path):
-    path = film(tmp_path / "a.mp4", frames=21, fps=10)
-    numbers = lambda mode: [frame_numbers(c) for c in clip_pixels(path, [Size(32, 32, 9)], fps=10, mode=mode)[0]]  # noqa: E731
-    assert numbers("single_beginning") == [list(range(9))]
-    assert numbers("single_middle") == [list(range(6, 15))]
-    assert numbers("multiple_overlapping") == [list(range(9)), list(range(6, 15)), list(range(12, 21))]
+def test_all_frames_of_a_clip_are_changed_alike(tmp_path):
+    path = film(tmp_path / "a.mp4", frames=9, fps=10)
+    size = Size(32, 32, 9)
+    plain, mirrored = clip_pixels(path, Clip(0, None), [(size, Draw()), (size, Draw(flip=True))])
+    assert torch.equal(mirrored, plain.flip(3))
+    assert frame_numbers(mirrored) == list(range(9))
 
 
 def test_a_clip_lies_upright(tmp_path):
-    clip = clip_pixels(film(tmp_path / "a.mp4", rotate=-90), [Size(48, 64, 5)], fps=None)[0][0]
+    (clip,) = clip_pixels(film(tmp_path / "a.mp4", rotate=-90), Clip(0, None), [(Size(48, 64, 5), Draw())])
     assert clip.shape == (3, 5, 64, 48)
-    assert float(clip[:, :, 2, -3].min()) > 0.9, "the white corner is now on the right"
+    assert int(clip[:, :, 2, -3].min()) > 240, "the white corner is now on the right"
 
 
 def test_a_video_that_has_become_too_short(tmp_path):
     path = film(tmp_path / "a.mp4", frames=6, fps=10)
     with pytest.raises(DatasetError, match=r"^has 3 frames once re-timed, fewer than the 9 of its bucket$"):
-        clip_pixels(path, [Size(32, 32, 9)], fps=5)
+        clip_pixels(path, Clip(0, 5), [(Size(32, 32, 9), Draw())])

@@ -82,12 +82,20 @@ class Look:
         random = settings.crop == "random" or any(bounds.values())
         return cls(settings.crop, settings.interpolation, variants=asked.cached_variants if random else 1, **bounds)
 
+    @property
+    def random(self) -> bool:
+        """Whether anything is left to chance."""
+        bounds = (self.flip, self.brightness, self.contrast, self.saturation, self.hue, self.rotation_probability)
+        return self.crop == "random" or any(bounds)
+
     def without_chance(self) -> Look:
         """The same with nothing random: what a held-out picture is measured with."""
         return Look(interpolation=self.interpolation)
 
     def draw(self, content: str, variant: int = 0) -> Draw:
         """What is done to the file of that content (its sha256) in one of its variants."""
+        if not self.random:
+            return Draw(self.interpolation)
 
         def chance(what: str) -> float:
             return share("look", what, content, variant)

@@ -1,132 +1,155 @@
 """What the encoders made, kept on disk under the name of what it was made from.
 
-    key = sha256(kind, content, preprocessing, encoder)   ->   <root>/<kind>/<first two digits>/<key>.safetensors
+    key = sha256(kind, content, preprocessing, encoder)   ->   an entry in one of the shards of <root>/<kind>/
 
 Content is the sha256 of a file's bytes, or a caption. So an unchanged item is never encoded twice, by whichever run,
-and a changed picture, caption, size or encoder simply has another name; nothing is ever invalidated. An entry is
-written beside the others under a temporary name, flushed, then renamed: any number of ranks and runs may share a root.
-Entries have no batch dimension. What a plan lacks is encoded by trainer/data/fill.py. What is random about a picture
-is in its name as drawn (trainer/data/augment.py), and a mask is an entry of its own: a new one encodes no picture.
+and a changed picture, caption, size or encoder simply has another name; nothing is ever invalidated. Entries have no
+batch dimension. What a plan lacks is encoded by trainer/data/fill.py. What is random about a picture is in its name as
+drawn (trainer/data/augment.py), and a mask is an entry of its own: a new one encodes no picture.
+
+Entries are gathered for up to `_SHARD_SECONDS` or `_SHARD_BYTES`, and then written as one shard
+(dpnb/dataset/cache_folder.py) under a temporary name, flushed, renamed: any number of ranks and runs may share a root,
+and whoever is killed loses that much and no more. One file for each entry took ten times as long to write and to read
+(tests/bench/bench_cache.py). Shards are mapped, not read: what is not asked for costs no memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
+import math
 import os
 import shutil
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
 from torch import Tensor
 
-from dpnb.dataset.bucket import Size
-from dpnb.dataset.cache_folder import KINDS, UNFINISHED, default_root, entry_path, mark_used
+from dpnb.dataset.cache_folder import (
+    KINDS,
+    SUFFIX,
+    UNFINISHED,
+    Layout,
+    Part,
+    contents_of,
+    default_root,
+    mark_used,
+    shards,
+)
 from dpnb.errors import DatasetError
-from trainer.data.augment import Draw
-from trainer.data.media import PREPROCESSING_VERSION
+from trainer.data.cache_keys import Key
+from trainer.data.digests import Digests
 
 _log = logging.getLogger(__name__)
 
 _ABANDONED_SECONDS = (
-    3600.0  # nobody takes this long to write one entry: what is older was left by a run that was killed
+    3600.0  # nobody takes this long to write one shard: what is older was left by a run that was killed
 )
+_SHARD_SECONDS = 2.0  # what is encoded is on the disk after this long: all that a killed run does again
+_SHARD_BYTES = 64 * 2**20
+_MOST_MAPPED = 8192  # shards at a time; Linux allows a process 65,530 maps
+_SETTLED_NS = 100_000_000  # the clocks of file systems tick every few milliseconds
 _GIB = 2**30
 
-
-class Key(NamedTuple):
-    """The name of an entry: its kind, which is its folder, and 64 hex digits."""
-
-    kind: str
-    name: str
-
-
-def latents_key(file_sha256: str, size: Size, pixels_identity: str, draw: Draw = Draw()) -> Key:  # noqa: B008 - frozen
-    """The entry of a picture in one size, changed as drawn."""
-    return _key("latents", file_sha256, [PREPROCESSING_VERSION, *size, *draw.changes()], pixels_identity)
-
-
-def mask_key(file_sha256: str, size: Size, draw: Draw, grid: tuple[int, int]) -> Key:
-    """The entry of a mask that goes with a picture of that size and draw, on the grid (H, W) of its latents."""
-    return _key("masks", file_sha256, [PREPROCESSING_VERSION, *size, *draw.shape.changes(), *grid], "")
-
-
-def text_key(caption: str, text_identity: str) -> Key:
-    """The entry of a caption."""
-    return _key("text", caption, [], text_identity)
+_DTYPES = {  # by the names of safetensors
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-def _key(kind: str, content: str, preprocessing: list[Any], identity: str) -> Key:
-    assert kind in KINDS
-    text = json.dumps([kind, content, preprocessing, identity])
-    return Key(kind, hashlib.sha256(text.encode()).hexdigest())
+class _Place(NamedTuple):
+    """Where an entry stands: a shard by number, a position in its file, and the number of a layout."""
 
-
-# --- the store -------------------------------------------------------------------------------------------------------
+    shard: int
+    position: int
+    layout: int
 
 
 class Cache:
-    """Dicts of tensors by key below `root`, which is made when the first entry is written."""
+    """Dicts of tensors by key below `root`, which is made when the first entry is written.
+
+    What was `put` is read back by this object at once, and by others after `flush`. Threads may share a Cache.
+    """
 
     def __init__(self, root: Path | str | None = None) -> None:
         self.root = default_root() if root is None else Path(root)
+        self.digests = Digests()
         self._unfinished = self.root / UNFINISHED
-        self._digests: dict[Path, str] = {}
+        self._lock = threading.RLock()
+        self._pending: dict[Key, dict[str, Tensor]] = {}
+        self._pending_bytes = 0
+        self._flushed = time.monotonic()
+        self._index = _Index(self.root)
         self._sweep()
 
-    def path(self, key: Key) -> Path:
-        """Where an entry stands, or would stand."""
-        return entry_path(self.root, key.kind, key.name)
-
     def has(self, key: Key) -> bool:
-        """Whether a whole entry is there. A torn one counts as missing, with a warning that names it."""
-        try:
-            # Opening compares the header with the length of the file: a torn entry shows here.
-            with safe_open(self.path(key), framework="pt"):
-                mark_used(self.path(key))
-                return True
-        except FileNotFoundError:
-            return False
-        except (SafetensorError, OSError) as error:
-            _log.warning("cache entry %s is unreadable (%s): it is encoded again", self.path(key), error)
-            return False
+        """Whether a whole entry is there. What a cut took off a shard counts as missing, with a warning."""
+        if key in self._pending:
+            return True
+        return self._index.find(key) is not None
 
     def get(self, key: Key) -> dict[str, Tensor]:
-        """An entry, its tensors mapped from the file on the CPU. Raises `DatasetError` when it is not there."""
-        try:
-            with safe_open(self.path(key), framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except (SafetensorError, OSError) as error:
-            raise DatasetError(self._lost(key, error)) from error
+        """An entry, its tensors mapped from the file on the CPU: change none of them in place. Raises `DatasetError`
+        when it is not there."""
+        pending = self._pending.get(key)
+        return dict(pending) if pending is not None else self._index.read(key)
 
     def grid(self, key: Key) -> tuple[int, int]:
-        """(H, W) of the latents of an entry, from its header. Raises `DatasetError` as `get` does."""
-        try:
-            with safe_open(self.path(key), framework="pt") as file:
-                *_, height, width = file.get_slice("latents").get_shape()
-                return height, width
-        except (SafetensorError, OSError) as error:
-            raise DatasetError(self._lost(key, error)) from error
+        """(H, W) of the latents of an entry. Raises `DatasetError` as `get` does."""
+        *_, height, width = self.get(key)["latents"].shape
+        return height, width
 
     def put(self, key: Key, tensors: Mapping[str, Tensor]) -> None:
-        """Write an entry; a reader sees all of it or nothing. Raises `DatasetError` when the disk does not take it."""
-        data = save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
-        target = self.path(key)
+        """Keep an entry. Raises `DatasetError` when the disk does not take it, or what was kept shortly before."""
+        # A copy: a view would keep the batch that it is of.
+        entry = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        with self._lock:
+            self._pending[key] = entry
+            self._pending_bytes += sum(tensor.nbytes for tensor in entry.values())
+            if self._pending_bytes > _SHARD_BYTES or time.monotonic() - self._flushed > _SHARD_SECONDS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what has been put so far. Raises `DatasetError` when the disk does not take it."""
+        with self._lock:
+            for kind in KINDS:
+                own = {key.name: entry for key, entry in self._pending.items() if key.kind == kind}
+                if own:
+                    self._index.add(kind, self._write(kind, own))
+            self._pending, self._pending_bytes, self._flushed = {}, 0, time.monotonic()
+
+    def digest(self, path: Path) -> str:
+        """sha256 of a file's bytes, read once in the life of this object. Raises `DatasetError` naming the file."""
+        return self.digests.of(path)
+
+    def _write(self, kind: str, entries: Mapping[str, Mapping[str, Tensor]]) -> Path:
+        """A shard; a reader sees all of it or nothing."""
+        name = uuid.uuid4().hex
         # One folder for what is unfinished makes sweeping cheap; it is on the same disk, so renaming stays atomic.
-        temporary = self._unfinished / f"{key.name}.{uuid.uuid4().hex}"
+        temporary, target = self._unfinished / name, self.root / kind / f"{name}{SUFFIX}"
         try:
             self._unfinished.mkdir(parents=True, exist_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                file.write(data)
+                file.writelines(_serialised(entries))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
@@ -135,22 +158,7 @@ class Cache:
         finally:
             with contextlib.suppress(OSError):  # gone after the rename; what cannot be removed is swept by a later run
                 temporary.unlink()
-
-    def digest(self, path: Path) -> str:
-        """sha256 of a file's bytes, read once in the life of this object. Raises `DatasetError` naming the file."""
-        if path not in self._digests:
-            try:
-                with path.open("rb") as file:
-                    self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
-        return self._digests[path]
-
-    def _lost(self, key: Key, error: Exception) -> str:
-        return (
-            f"the cache entry {self.path(key)} is missing or unreadable ({error}): something removed or changed it. "
-            "Start again, and it is encoded anew"
-        )
+        return target
 
     def _refused(self, error: OSError) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -172,3 +180,164 @@ class Cache:
                     path.unlink()
             except (FileNotFoundError, PermissionError):
                 continue  # another run has finished or swept it, or it is another user's to sweep
+
+
+def _serialised(entries: Mapping[str, Mapping[str, Tensor]]) -> Iterator[bytes | memoryview]:
+    """The pieces of a safetensors file in which the tensors of an entry stand side by side, the widest first."""
+    header: dict[str, object] = {}
+    ordered: list[Tensor] = []
+    position = 0
+    for entry, tensors in entries.items():
+        for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+            offsets = [position, position + tensor.nbytes]
+            header[f"{entry}/{name}"] = {
+                "dtype": _DTYPE_NAMES[tensor.dtype],
+                "shape": list(tensor.shape),
+                "data_offsets": offsets,
+            }
+            ordered.append(tensor)
+            position = offsets[1]
+    told = json.dumps(header, separators=(",", ":")).encode()
+    told += b" " * (-len(told) % 8)  # so that tensors begin where their elements may
+    yield len(told).to_bytes(8, "little")
+    yield told
+    for tensor in ordered:
+        if tensor.numel():
+            yield tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+class _Index:
+    """Where every entry of a root stands: the headers of its shards, each read once, and those that are mapped."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.RLock()
+        self._places: dict[str, dict[bytes, _Place]] = {kind: {} for kind in KINDS}
+        self._shards: list[Path] = []
+        self._seen: dict[str, set[str]] = {kind: set() for kind in KINDS}
+        self._listed_ns: dict[str, int] = {}
+        self._layouts: dict[Layout, int] = {}
+        self._by_number: list[tuple[_Strided, ...]] = []
+        self._mapped: dict[int, _Mapped] = {}
+        self._used: set[int] = set()
+
+    def find(self, key: Key) -> _Place | None:
+        """Where an entry stands, also if another process has written it since."""
+        place = self._places[key.kind].get(bytes.fromhex(key.name))
+        if place is None and self._has_changed(key.kind):
+            self._list(key.kind)
+            place = self._places[key.kind].get(bytes.fromhex(key.name))
+        if place is not None and place.shard not in self._used:
+            self._used.add(place.shard)
+            mark_used(self._shards[place.shard])
+        return place
+
+    def read(self, key: Key) -> dict[str, Tensor]:
+        """An entry. Raises `DatasetError` when it is not there."""
+        place = self.find(key)
+        if place is None:
+            self._list(key.kind)  # another machine's clock may say otherwise
+            place = self.find(key)
+        if place is None:
+            raise DatasetError(self._lost(key, "no shard has it"))
+        try:
+            shard = self._mapped.get(place.shard) or self._map(place.shard)
+            return {part.name: shard.cut(place.position, part) for part in self._by_number[place.layout]}
+        except (OSError, RuntimeError) as error:  # removed or cut off since it was indexed
+            raise DatasetError(self._lost(key, str(error))) from error
+
+    def add(self, kind: str, shard: Path) -> None:
+        """Take in a shard. One that is no shard is left alone, with a warning that names it."""
+        with self._lock:
+            if shard.name in self._seen[kind]:
+                return
+            self._seen[kind].add(shard.name)
+            number, places = len(self._shards), self._places[kind]
+            self._shards.append(shard)
+            try:
+                contents = contents_of(shard)
+            except FileNotFoundError:
+                return  # pruned since it was listed
+            except (OSError, ValueError) as error:
+                _log.warning("cache shard %s is unreadable (%s): what it held is encoded again", shard, error)
+                return
+            if contents.lost:
+                _log.warning("cache shard %s is cut off: %d of its entries are encoded again", shard, contents.lost)
+            for name, position, layout in contents.entries:
+                places[bytes.fromhex(name)] = _Place(number, position, self._number(layout))
+
+    def _number(self, layout: Layout) -> int:
+        if layout not in self._layouts:
+            self._layouts[layout] = len(self._by_number)
+            self._by_number.append(tuple(map(_Strided.of, layout)))
+        return self._layouts[layout]
+
+    def _has_changed(self, kind: str) -> bool:
+        try:
+            return (self._root / kind).stat().st_mtime_ns != self._listed_ns.get(kind)
+        except OSError:
+            return False
+
+    def _list(self, kind: str) -> None:
+        """Take in the shards that are new since the last time."""
+        with self._lock, contextlib.suppress(OSError):
+            changed_ns = (self._root / kind).stat().st_mtime_ns  # before: what comes during it is for later
+            # A folder that has just changed may change again without its time showing it.
+            self._listed_ns[kind] = changed_ns if time.time_ns() - changed_ns > _SETTLED_NS else 0
+            for shard in shards(self._root, kind):
+                self.add(kind, shard)
+
+    def _map(self, number: int) -> _Mapped:
+        mapped = _Mapped(self._shards[number])
+        with self._lock:
+            while len(self._mapped) >= _MOST_MAPPED:
+                del self._mapped[next(iter(self._mapped))]  # stays mapped while a tensor of it is in use
+            self._mapped[number] = mapped
+        return mapped
+
+    def _lost(self, key: Key, why: str) -> str:
+        return (
+            f"the cache entry {key.name[:16]} is missing or unreadable in {self._root / key.kind} ({why}): something "
+            "removed or changed it. Start again, and it is encoded anew"
+        )
+
+
+class _Strided(NamedTuple):
+    """A tensor of a layout, ready to be cut out of a file: `begin` in bytes from the beginning of its entry."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    begin: int
+    itemsize: int
+
+    @classmethod
+    def of(cls, part: Part) -> _Strided:
+        dtype = _DTYPES[part.dtype]
+        strides = torch.empty(part.shape, device="meta").stride()
+        return cls(part.name, dtype, part.shape, strides, part.begin, dtype.itemsize)
+
+
+class _Mapped:
+    """A mapped shard, as one flat tensor of each dtype that was asked for."""
+
+    def __init__(self, path: Path) -> None:
+        # Private: nobody's mistake reaches the file. The map holds no file descriptor.
+        self._storage: Any = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=path.stat().st_size)
+        self._flat: dict[torch.dtype, Tensor] = {}
+
+    def cut(self, position: int, part: _Strided) -> Tensor:
+        """A tensor of the entry at that position. Raises `RuntimeError` when the file ends before it."""
+        begin = position + part.begin
+        if begin % part.itemsize:  # it lies askew: no view of that type is possible
+            count = math.prod(part.shape) * part.itemsize
+            return self._flat_of(torch.uint8, 1)[begin : begin + count].clone().view(part.dtype).view(part.shape)
+        return self._flat_of(part.dtype, part.itemsize).as_strided(part.shape, part.strides, begin // part.itemsize)
+
+    def _flat_of(self, dtype: torch.dtype, itemsize: int) -> Tensor:
+        flat = self._flat.get(dtype)
+        if flat is None:
+            count = self._storage.nbytes() // itemsize
+            flat = self._flat[dtype] = torch.empty(0, dtype=dtype).set_(self._storage, 0, (count,), (1,))
+        return flat

@@ -1,9 +1,9 @@
 """Filling the cache for a plan: which entries it needs, which are missing, and the work of one rank to make them.
 
-    plan + folders  ->  wishes (file, size, look)  ->  missing entries  --decode, in threads-->  encoder  ->  cache
+    plan + folders  ->  wishes (file, size, look, clip)  ->  missing entries  --decode, in threads--> encoder -> cache
 
-Files are hashed and decoded a little ahead of the encoder and no further, so that memory does not grow with the
-dataset. Masks come after the latents, whose grid they are brought to.
+Files are hashed and decoded a little ahead of the encoder and no further, `_DECODED_BYTES` of pixels at most, so that
+memory does not grow with the dataset. Masks come after the latents, whose grid they are brought to.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from torch import Tensor
 
 from dpnb.dataset.bucket import Plan, Size
 from dpnb.dataset.crop import decode
+from dpnb.dataset.headers import Signature, check_file
 from dpnb.dataset.scan import default_workers
+from dpnb.dataset.video import Clip
 from dpnb.errors import DatasetError
 from trainer.data.augment import Draw, Look, render
-from trainer.data.cache import Cache, Key, latents_key, mask_key, text_key
-from trainer.data.folder import Folder
-from trainer.data.media import picture_pixels, to_tensor
+from trainer.data.cache import Cache
+from trainer.data.cache_keys import Key, latents_key, mask_key, text_key
+from trainer.data.folder import Folder, control_size
+from trainer.data.media import clip_pixels, picture_pixels, to_floats
 
 _log = logging.getLogger(__name__)
+
+_DECODED_BYTES = 512 * 2**20  # of pixels that wait for the encoder; one file may have more
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -97,11 +102,19 @@ def fill(
     captions = captions_of(plan, folders) | set(prompts) | ({""} if uncond_fraction > 0 else set())
     filling = _Filling(cache, family, batch_size, workers or default_workers(), progress or _silent)
     asked = _asked(plan, folders)
-    with torch.no_grad():
-        # Shares are by position among all, not among those missing: ranks that start late would see other gaps.
-        filling.pictures(list(asked.items())[rank::world])
-        filling.masks(_masks(plan, folders, list(asked)[rank::world]))
-        filling.captions(sorted(captions)[rank::world])
+    # Shares are by position among all, not among those missing: ranks that start late would see other gaps.
+    mine = list(asked.items())[rank::world]
+    masks = _masks(plan, folders, [path for path, _ in mine])
+    files = [path for path, wishes in mine for path in (path, *(wish.drawn_for for wish in wishes))]
+    cache.digests.recall(list(dict.fromkeys([*files, *(mask for own in masks.values() for mask, _ in own)])))
+    try:
+        with torch.no_grad():
+            filling.pictures(mine)
+            filling.masks(masks)
+            filling.captions(sorted(captions)[rank::world])
+    finally:
+        cache.flush()
+        cache.digests.keep()
     return filling.filled
 
 
@@ -117,29 +130,47 @@ def captions_of(plan: Plan, folders: Sequence[Folder] = ()) -> set[str]:
 
 
 class _Wish(NamedTuple):
-    """A picture in one size and look. `drawn_for`: the file whose content decides on what is drawn."""
+    """A picture, or a clip of a video, in one size and look. `drawn_for`: the file whose content decides on what is
+    drawn."""
 
     size: Size
     look: Look
     drawn_for: Path
+    clip: Clip | None = None
 
 
-def _trained(plan: Plan, folders: Sequence[Folder]) -> Iterator[tuple[Path, Size, Folder]]:
-    """Every file in every size in which it is trained, in the order of the buckets, and its folder."""
+class _Trained(NamedTuple):
+    """A file in a size in which it is trained, the clip of it, and its folder."""
+
+    path: Path
+    size: Size
+    clip: Clip | None
+    folder: Folder
+
+    @property
+    def wish(self) -> _Wish:
+        """What the file itself is encoded as."""
+        return _Wish(self.size, self.folder.look, self.path, self.clip)
+
+
+def _trained(plan: Plan, folders: Sequence[Folder]) -> Iterator[_Trained]:
+    """Every file in every size and clip in which it is trained, in the order of the buckets."""
     for bucket in plan.buckets:
-        rows = dict.fromkeys(example.row for example in bucket.examples) if bucket.batches else {}
-        for index in rows:
-            row = plan.rows[index]
-            yield row.path, bucket.size, folders[row.directory] if folders else Folder()
+        examples = {(e.row, e.clip): e for e in bucket.examples} if bucket.batches else {}
+        for example in examples.values():
+            row = plan.rows[example.row]
+            folder = folders[row.directory] if folders else Folder()
+            yield _Trained(row.path, bucket.size, plan.clip(example, bucket.size), folder)
 
 
 def _asked(plan: Plan, folders: Sequence[Folder]) -> dict[Path, list[_Wish]]:
     """File -> what it is encoded as, in the order of the buckets, so that equal sizes come together."""
     wishes: dict[Path, dict[_Wish, None]] = {}
-    for path, size, folder in _trained(plan, folders):
-        control = folder.controls.of(path)
-        for file in (path,) if control is None else (path, control):
-            wishes.setdefault(file, {})[_Wish(size, folder.look, path)] = None
+    for trained in _trained(plan, folders):
+        wishes.setdefault(trained.path, {})[trained.wish] = None
+        for control in trained.folder.controls_of(trained.path):
+            wish = trained.wish._replace(size=control_size(trained.size), clip=None)
+            wishes.setdefault(control, {})[wish] = None
     return {path: list(own) for path, own in wishes.items()}
 
 
@@ -147,10 +178,10 @@ def _masks(plan: Plan, folders: Sequence[Folder], mine: Iterable[Path]) -> dict[
     """Picture -> (mask, what the picture is encoded as), for the pictures of one rank."""
     found: dict[Path, list[tuple[Path, _Wish]]] = {}
     own = set(mine)
-    for path, size, folder in _trained(plan, folders):
-        mask = folder.masks.of(path)
-        if mask is not None and path in own:
-            found.setdefault(path, []).append((mask, _Wish(size, folder.look, path)))
+    for trained in _trained(plan, folders):
+        mask = trained.folder.masks.of(trained.path)
+        if mask is not None and trained.path in own:
+            found.setdefault(trained.path, []).append((mask, trained.wish))
     return found
 
 
@@ -158,13 +189,47 @@ def _silent(done: int, total: int, what: str) -> None:
     """Progress that nobody asked for."""
 
 
+class _Part(NamedTuple):
+    """One entry to make of a file."""
+
+    size: Size
+    draw: Draw
+    clip: Clip | None
+
+    @property
+    def decoded_once(self) -> tuple[Clip | None, int]:
+        """Parts of a file for which this is equal are decoded together."""
+        return self.clip, self.size.frames
+
+    @property
+    def size_bytes(self) -> int:
+        """How much its pixels take."""
+        return 3 * self.size.frames * self.size.width_px * self.size.height_px
+
+
 @dataclass(slots=True)
 class _Job:
-    """One content to decode: the files that hold it, for which pictures each of them is, and the entries it lacks."""
+    """One content to decode: the files that hold it, for which pictures each of them is, and the entries it lacks;
+    of a video, the entries of one clip."""
 
     digest: str
+    signature: Signature
     files: dict[Path, list[Path]]
-    missing: dict[Key, tuple[Size, Draw]]
+    missing: dict[Key, _Part]
+
+    @property
+    def size_bytes(self) -> int:
+        """How much its pixels take."""
+        return sum(part.size_bytes for part in self.missing.values())
+
+
+class _Looked(NamedTuple):
+    """What is found out of a file: how many entries it is asked for, and those that are missing."""
+
+    asked: int
+    digest: str
+    signature: Signature
+    missing: dict[Key, _Part]
 
 
 @dataclass(slots=True)
@@ -181,15 +246,15 @@ class _Filling:
 
     def pictures(self, pictures: Sequence[tuple[Path, list[_Wish]]]) -> None:
         jobs = self._lacking(pictures)
-        for done, (job, result) in enumerate(_ahead(_decode, jobs, self.workers), 1):
+        for done, (job, result) in enumerate(_ahead(_decode, jobs, self.workers, lambda job: job.size_bytes), 1):
             if isinstance(result, str):
                 for path, pictures_of in job.files.items():
                     self._fail(path, pictures_of, result)
             else:
-                for (key, (size, _)), pixels_CFHW in zip(job.missing.items(), result, strict=True):
-                    self.waiting.setdefault(size, []).append((key, pixels_CFHW))
-                    if len(self.waiting[size]) == self.batch_size:
-                        self._encode(size)
+                for (key, part), pixels_CFHW in zip(job.missing.items(), result, strict=True):
+                    self.waiting.setdefault(part.size, []).append((key, pixels_CFHW))
+                    if len(self.waiting[part.size]) == self.batch_size:
+                        self._encode(part.size)
             self.tell(done, len(jobs), "encoding pictures")
         for size in list(self.waiting):
             self._encode(size)
@@ -217,32 +282,37 @@ class _Filling:
 
     def _lacking(self, pictures: Sequence[tuple[Path, list[_Wish]]]) -> list[_Job]:
         """Hash files, in threads, and find out which entries they lack."""
-
-        def look(picture: tuple[Path, list[_Wish]]) -> tuple[int, _Job] | str:
-            path, wishes = picture
-            try:
-                digest = self.cache.digest(path)
-                drawn = [(w.size, draw) for w in wishes for draw in w.look.draws(self.cache.digest(w.drawn_for))]
-            except DatasetError as error:
-                return str(error).removeprefix(f"{path}: ")
-            keys = {latents_key(digest, size, self.family.pixels_identity, draw): (size, draw) for size, draw in drawn}
-            missing = {key: what for key, what in keys.items() if not self.cache.has(key)}
-            return len(keys), _Job(digest, {path: _drawn_for(wishes)}, missing)
-
-        jobs: dict[str, _Job] = {}
-        for done, ((path, wishes), found) in enumerate(_ahead(look, pictures, self.workers), 1):
+        jobs: dict[tuple[object, ...], _Job] = {}
+        for done, ((path, wishes), found) in enumerate(_ahead(self._look, pictures, self.workers), 1):
             self.tell(done, len(pictures), "looking for pictures in the cache")
             if isinstance(found, str):
                 self._fail(path, _drawn_for(wishes), found)
                 continue
-            asked, job = found
-            self.filled.hits += asked - len(job.missing)
-            if job.missing:
-                known = jobs.setdefault(job.digest, job)
-                if known is not job:  # a copy of a file under another name
-                    known.files |= job.files
-                    known.missing |= job.missing
+            self.filled.hits += found.asked - len(found.missing)
+            for key, part in found.missing.items():
+                new = _Job(found.digest, found.signature, {}, {})
+                # The same content may lie there under several names.
+                job = jobs.setdefault((found.digest, *part.decoded_once), new)
+                job.files[path] = _drawn_for(wishes)
+                job.missing[key] = part
         return list(jobs.values())
+
+    def _look(self, picture: tuple[Path, list[_Wish]]) -> _Looked | str:
+        path, wishes = picture
+        try:
+            signature = check_file(path)
+            digest = self.cache.digest(path)
+            parts = [
+                _Part(wish.size, draw, wish.clip)
+                for wish in wishes
+                for draw in wish.look.draws(self.cache.digest(wish.drawn_for))
+            ]
+        except DatasetError as error:
+            return str(error).removeprefix(f"{path}: ")
+        identity = self.family.pixels_identity
+        keys = {latents_key(digest, part.size, identity, part.draw, part.clip): part for part in parts}
+        missing = {key: part for key, part in keys.items() if not self.cache.has(key)}
+        return _Looked(len(keys), digest, signature, missing)
 
     def _mask(self, item: tuple[Path, list[tuple[Path, _Wish]]]) -> tuple[int, int] | str:
         """Cache the masks of one picture: how many were there and how many are new, or why that cannot be."""
@@ -251,7 +321,8 @@ class _Filling:
         content = self.cache.digest(picture)
         for mask, wish in own:
             for draw in wish.look.draws(content):
-                grid = self.cache.grid(latents_key(content, wish.size, self.family.pixels_identity, draw))
+                latents = latents_key(content, wish.size, self.family.pixels_identity, draw, wish.clip)
+                grid = self.cache.grid(latents)
                 try:
                     key = mask_key(self.cache.digest(mask), wish.size, draw, grid)
                     values = None if self.cache.has(key) else mask_on_grid(mask.read_bytes(), wish.size, draw, grid)
@@ -266,7 +337,7 @@ class _Filling:
 
     def _encode(self, size: Size) -> None:
         keys, pixels_CFHW = zip(*self.waiting.pop(size), strict=True)
-        self._store(keys, self.family.encode_pixels(torch.stack(pixels_CFHW)))
+        self._store(keys, self.family.encode_pixels(to_floats(torch.stack(pixels_CFHW))))
 
     def _store(self, keys: Sequence[Key], tensors: Mapping[str, Tensor]) -> None:
         """Cut a batch into entries."""
@@ -300,31 +371,40 @@ def mask_on_grid(data: bytes, size: Size, draw: Draw, grid: tuple[int, int]) -> 
 
 def _decode(job: _Job) -> list[Tensor] | str:
     """The pixels of everything that is missing, or the reason why there are none."""
+    path = next(iter(job.files))
+    wanted = [(part.size, part.draw) for part in job.missing.values()]
+    clip = next(iter(job.missing.values())).clip
+    changed = "changed while it was being cached: start again when it is at rest"
     try:
-        data = next(iter(job.files)).read_bytes()
-        if hashlib.sha256(data).hexdigest() != job.digest:
-            return "changed while it was being cached: start again when it is at rest"
-        wanted = list(job.missing.values())
-        if all(draw == Draw() for _, draw in wanted):
-            return picture_pixels(data, [size for size, _ in wanted])
-        picture = decode(data)
-        return [to_tensor(render(picture, size, draw)) for size, draw in wanted]
+        if clip is not None:  # too large to be hashed again
+            return clip_pixels(path, clip, wanted) if check_file(path) == job.signature else changed
+        data = path.read_bytes()
+        return picture_pixels(data, wanted) if hashlib.sha256(data).hexdigest() == job.digest else changed
     except DatasetError as error:
         return str(error)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
 
-def _ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in order, computed in threads at most two for each worker ahead: bounded memory."""
+def _ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    cost: Callable[[Item], int] = lambda _: 0,
+) -> Iterator[tuple[Item, Result]]:
+    """(item, function(item)) in order, computed in threads a little ahead: at most two for each worker, and together
+    no more than `_DECODED_BYTES` by their cost. So memory is bounded."""
     waiting: deque[tuple[Item, Future[Result]]] = deque()
+    taken = 0
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
-                waiting.append((item, pool.submit(function, item)))
-                if len(waiting) > 2 * workers:
+                while waiting and (len(waiting) >= 2 * workers + 1 or taken + cost(item) > _DECODED_BYTES):
                     first, future = waiting.popleft()
                     yield first, future.result()
+                    taken -= cost(first)
+                waiting.append((item, pool.submit(function, item)))
+                taken += cost(item)
             while waiting:
                 first, future = waiting.popleft()
                 yield first, future.result()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dpnb.dataset.beside import Beside
+from dpnb.dataset.bucket import Size
 from dpnb.dataset.captions import thinned
 from dpnb.dataset.controls import controls_of
 from dpnb.dataset.masks import masks_of
@@ -25,7 +27,7 @@ class Folder:
     caption_dropout: float = 0.0
     look: Look = field(default_factory=Look)
     masks: Beside = field(default_factory=Beside)
-    controls: Beside = field(default_factory=Beside)
+    controls: tuple[Beside, ...] = ()
     tags: DirectorySettings | None = None
 
     @classmethod
@@ -45,9 +47,19 @@ class Folder:
         """The same with nothing random and no weights: losses of held-out pictures are compared with each other."""
         return Folder(look=self.look.without_chance(), masks=self.masks, controls=self.controls)
 
+    def controls_of(self, picture: Path) -> tuple[Path, ...]:
+        """The control pictures of a picture, one of each folder that control_path names."""
+        found = (control.of(picture) for control in self.controls)
+        return tuple(path for path in found if path is not None)
+
     def captions(self, caption: str) -> tuple[str, ...]:
         """The texts that an example of this caption may be trained on; itself, where no tags are left out."""
         return (caption,) if self.tags is None else thinned(caption, self.tags)
+
+
+def control_size(size: Size) -> Size:
+    """The size in which the control pictures of a bucket are encoded: cut like the picture, or like one frame."""
+    return size._replace(frames=1)
 
 
 def folders_of(dataset: Dataset) -> tuple[Folder, ...]:

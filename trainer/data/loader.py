@@ -20,10 +20,12 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from dpnb.dataset.bucket import Bucket, Example, Plan
+from dpnb.dataset.bucket import Bucket, Example, Plan, Size
+from dpnb.dataset.video import Clip
 from trainer.data.augment import Draw
-from trainer.data.cache import Cache, latents_key, mask_key, text_key
-from trainer.data.folder import Folder
+from trainer.data.cache import Cache
+from trainer.data.cache_keys import latents_key, mask_key, text_key
+from trainer.data.folder import Folder, control_size
 from trainer.data.hashing import hashed, share
 
 _PREFETCHED = 2
@@ -129,23 +131,24 @@ class _Reader:
         dropped = share("uncond", seed) < self.uncond_fraction or share("caption", seed) < folder.caption_dropout
         texts = ("",) if dropped else folder.captions(example.caption)
         text = texts[hashed("tags", seed) % len(texts)]
-        content = self.cache.digest(path)
+        content, size = self.cache.digest(path), bucket.size
         draw = folder.look.draw(content, hashed("variant", seed) % folder.look.variants)
-        entry = self._latents(content, bucket, draw)
+        entry = self._latents(content, size, draw, self.plan.clip(example, size))
         embeds = self.cache.get(text_key(text, self.text_identity))
         assert not entry.keys() & embeds.keys(), "latents and embeds have names of their own"
-        control, mask = folder.controls.of(path), folder.masks.of(path)
-        if control is not None:
-            found = self._latents(self.cache.digest(control), bucket, draw)
-            entry |= {f"control_{name}": tensor for name, tensor in found.items()}
+        for number, control in enumerate(folder.controls_of(path), 1):
+            found = self._latents(self.cache.digest(control), control_size(size), draw, None)
+            which = "control" if number == 1 else f"control_{number}"
+            entry |= {f"{which}_{name}": tensor for name, tensor in found.items()}
+        mask = folder.masks.of(path)
         if mask is None:
             return entry | embeds, None
         height, width = entry["latents"].shape[-2:]
-        key = mask_key(self.cache.digest(mask), bucket.size, draw, (height, width))
+        key = mask_key(self.cache.digest(mask), size, draw, (height, width))
         return entry | embeds, self.cache.get(key)["mask"]
 
-    def _latents(self, content: str, bucket: Bucket, draw: Draw) -> dict[str, Tensor]:
-        return self.cache.get(latents_key(content, bucket.size, self.pixels_identity, draw))
+    def _latents(self, content: str, size: Size, draw: Draw, clip: Clip | None) -> dict[str, Tensor]:
+        return self.cache.get(latents_key(content, size, self.pixels_identity, draw, clip))
 
 
 def _masks(entries: Sequence[tuple[dict[str, Tensor], Tensor | None]]) -> Tensor | None:

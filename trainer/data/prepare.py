@@ -25,7 +25,8 @@ from dpnb.schema.model import FACTS
 from dpnb.schema.training import Training
 from dpnb.toml import RunConfig
 from trainer.callbacks import Stopped
-from trainer.data.cache import Cache, text_key
+from trainer.data.cache import Cache
+from trainer.data.cache_keys import text_key
 from trainer.data.fill import Filled, fill
 from trainer.data.folder import Folder, folders_of
 from trainer.data.loader import Loader
@@ -200,6 +201,8 @@ class _Filler:
         shares = gather(None if filled is None else dict(filled.failures))
         if filled is None or None in shares:
             raise Stopped
+        for digests in gather(self.cache.digests.known()):
+            self.cache.digests.add(digests)  # no rank reads a file whose content another has hashed
         broken = {path: reason for share in shares if share is not None for path, reason in share.items()}
         if broken:
             planned = deal(without(planned.rows, broken))

@@ -75,7 +75,8 @@ class Family(Protocol):
     sensitive: Sequence[str]
     """How names of modules inside those blocks begin whose weights are too sensitive for float8 and stay in dtype."""
     edits: bool
-    """Whether `prepare` makes something of control pictures: "control_<name>" beside each tensor of a picture."""
+    """Whether `prepare` makes something of control pictures: "control_<name>" beside each tensor of a picture, and
+    "control_2_<name>" and so on where each picture has several."""
 
     @property
     def pixels_identity(self) -> str:

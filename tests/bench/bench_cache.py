@@ -1,0 +1,268 @@
+"""The cache and the loader: how fast entries are written and read, beside one file for each entry, the disk and the
+memory; what a batch costs; and how much memory a training set takes.
+
+    python tests/bench/bench_cache.py [ENTRIES]
+
+An entry is 16 channels of 64 x 64 in bfloat16, the latents of a picture of 512 px: 131 kB.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from timing import median_seconds, show
+
+ENTRIES = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+SHAPE = (16, 64, 64)
+ENTRY_BYTES = 2 * 16 * 64 * 64
+BATCH = 8
+LOOP_SECONDS = 1.0
+
+
+def key(kind: str, number: int) -> Any:
+    """The entry of that number."""
+    from trainer.data.cache_keys import Key
+
+    return Key(kind, f"{number:064x}")
+
+
+def files_beside(root: Path, count: int) -> dict[str, float]:
+    """One safetensors file for each entry, as the cache once was: seconds for an entry."""
+    import torch
+    from safetensors.torch import safe_open, save
+
+    tensor = torch.randn(SHAPE).to(torch.bfloat16)
+    root.mkdir()
+    start = time.perf_counter()
+    for number in range(count):
+        with (root / "tmp").open("wb") as file:
+            file.write(save({"latents": tensor}))
+            file.flush()
+            os.fsync(file.fileno())
+        (root / "tmp").replace(root / f"{number}.safetensors")
+    written = (time.perf_counter() - start) / count
+
+    def read() -> None:
+        for number in range(count):
+            with safe_open(root / f"{number}.safetensors", framework="pt") as file:
+                file.get_tensor("latents").sum()
+
+    return {"written": written, "read": median_seconds(read, repeats=3) / count}
+
+
+def fill(root: Path, count: int) -> float:
+    """Seconds for an entry."""
+    import torch
+
+    from trainer.data.cache import Cache
+
+    cache, tensor = Cache(root), torch.randn(SHAPE).to(torch.bfloat16)
+    start = time.perf_counter()
+    for number in range(count):
+        cache.put(key("latents", number), {"latents": tensor})
+    cache.flush()
+    return (time.perf_counter() - start) / count
+
+
+def drop_from_memory(root: Path) -> None:
+    """Take files out of the page cache."""
+    for path in root.rglob("*.safetensors"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def reading(root: Path, count: int) -> None:
+    """Cold: the disk's own speed against reading every entry in order. Warm: memory against the same at random."""
+    import random
+
+    import torch
+
+    from trainer.data.cache import Cache
+
+    torch.set_num_threads(1)
+
+    def sequential() -> float:
+        drop_from_memory(root)
+        start = time.perf_counter()
+        for path in sorted(root.rglob("*.safetensors")):
+            with path.open("rb", buffering=0) as file:
+                while file.read(8 << 20):
+                    pass
+        return time.perf_counter() - start
+
+    def entries(numbers: list[int], target: torch.Tensor, cache: Cache) -> float:
+        cache.has(key("latents", 0))
+        start = time.perf_counter()
+        for position, number in enumerate(numbers):
+            target[position % len(target)].copy_(cache.get(key("latents", number))["latents"])
+        return time.perf_counter() - start
+
+    numbers, target = list(range(count)), torch.empty((BATCH, *SHAPE), dtype=torch.bfloat16)
+    whole = count * ENTRY_BYTES / 1e9
+    cold_disk = sorted(sequential() for _ in range(3))[1]
+    colds = []
+    for _ in range(3):
+        drop_from_memory(root)
+        colds.append(entries(numbers, target, Cache(root)))
+    show(
+        f"cold: {whole:.1f} GB in order (GB/s)",
+        {"the disk, by read()": whole / cold_disk, "Cache.get and a copy": whole / sorted(colds)[1]},
+        unit="GB/s",
+        scale=1.0,
+    )
+    random.Random(0).shuffle(numbers)
+    source = torch.randn(count, *SHAPE).to(torch.bfloat16) if whole < 4 else torch.randn(4096, *SHAPE).bfloat16()
+    kept = Cache(root)
+    entries(numbers, target, kept)
+
+    def memory() -> float:
+        start = time.perf_counter()
+        for position, number in enumerate(numbers):
+            target[position % BATCH].copy_(source[number % len(source)])
+        return time.perf_counter() - start
+
+    copied, warm = (sorted(work() for _ in range(3))[1] for work in (memory, lambda: entries(numbers, target, kept)))
+    show(
+        "warm, at random (GB/s)",
+        {"memory: torch copies of as many tensors": whole / copied, "Cache.get and a copy": whole / warm},
+        unit="GB/s",
+        scale=1.0,
+    )
+
+
+def plan_of(count: int) -> Any:
+    """A plan of so many pictures in one bucket, and a cache key for each of them."""
+    from dpnb.dataset.bucket import plan
+    from dpnb.dataset.scan import Row
+    from dpnb.schema import FACTS, Dataset, Directory
+
+    rows = [Row(Path(f"/nowhere/{i:07}.png"), 0, 512, 512, captions=(f"caption {i}",)) for i in range(count)]
+    return plan(rows, Dataset(resolutions=[512], directory=[Directory(path="x")]), FACTS["flux"], micro_batch=BATCH)
+
+
+def fill_for(root: Path, count: int) -> Any:
+    """The entries that `plan_of` needs."""
+    import torch
+
+    from dpnb.dataset.bucket import Size
+    from trainer.data.cache import Cache
+    from trainer.data.cache_keys import latents_key, text_key
+
+    cache = Cache(root)
+    latents, text = torch.randn(SHAPE).to(torch.bfloat16), torch.randn(77, 768).to(torch.bfloat16)
+    for i in range(count):
+        cache.put(latents_key(f"{i:064x}", Size(512, 512), "p"), {"latents": latents})
+        cache.put(text_key(f"caption {i}", "t"), {"text": text})
+    cache.flush()
+
+
+def loader_of(root: Path, count: int) -> Any:
+    """A loader over that plan."""
+    from trainer.data.cache import Cache
+    from trainer.data.loader import Loader
+
+    made, cache = plan_of(count), Cache(root)
+    cache.digests.add({row.path: f"{i:064x}" for i, row in enumerate(made.rows)})
+    return Loader(made, cache, pixels_identity="p", text_identity="t", seed=0)
+
+
+def batches(root: Path, count: int) -> None:
+    """What a batch costs the thread that reads it, and the training that asks for it while it computes."""
+    import torch
+
+    torch.set_num_threads(1)
+    with loader_of(root, count) as loader:
+        reader = loader._reader.stream(0, 0)
+        for _ in islice(reader, count // BATCH):
+            pass
+        start = time.perf_counter()
+        many = count // BATCH
+        for _ in islice(reader, many):
+            pass
+        reading_seconds = (time.perf_counter() - start) / many
+        weights = torch.randn(700, 700)
+
+        def step() -> None:
+            for _ in range(2):
+                weights @ weights
+
+        alone = median_seconds(step, repeats=50)
+        next(loader)
+        waited, ends = [], time.perf_counter() + LOOP_SECONDS
+        while time.perf_counter() < ends:
+            start = time.perf_counter()
+            next(loader)
+            waited.append(time.perf_counter() - start)
+            step()
+    show(
+        f"a batch of {BATCH} latents and captions ({BATCH * (ENTRY_BYTES + 2 * 77 * 768) / 1e6:.1f} MB)",
+        {
+            "read by the thread": reading_seconds,
+            "waited for by a training of steps of": alone,
+            "   that long (median)": sorted(waited)[len(waited) // 2],
+        },
+    )
+
+
+_PEAK = """
+import sys, resource
+sys.path[:0] = [{here!r}, {root!r}]
+sys.argv = ["x"]
+from itertools import islice
+from pathlib import Path
+import bench_cache
+with bench_cache.loader_of(Path({cache!r}), {count}) as loader:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in islice(loader, {batches}):
+        pass
+anonymous = [line for line in open("/proc/self/status") if line.startswith("RssAnon")][0].split()[1]
+print(before, anonymous)
+"""
+
+
+def memory(root: Path, counts: list[int]) -> None:
+    """Anonymous memory (what cannot be given back, unlike mapped files) of a process that trains an epoch."""
+    here = Path(__file__).parent
+    rows = {}
+    for count in counts:
+        code = _PEAK.format(
+            here=str(here), root=str(here.parents[1]), cache=str(root), count=count, batches=count // BATCH
+        )
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        rows[f"{count:,} pictures"] = float(ran.stdout.split()[1]) / 1024
+    show("memory after an epoch (MiB)", rows, unit="MiB", scale=1.0)
+    few, many = rows.values()
+    print(f"  {(many - few) * 2**20 / (counts[1] - counts[0]):.0f} bytes more for each picture more")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("DPNB_BENCH_DIR")) as name:
+        root = Path(name)
+        beside = files_beside(root / "files", min(ENTRIES, 2000))
+        written = fill(root / "cache", ENTRIES)
+        show("writing an entry of 131 kB", {"a file for each, flushed": beside["written"], "shards, flushed": written})
+        reading(root / "cache", ENTRIES)
+        from trainer.data.cache import Cache
+
+        cache = Cache(root / "cache")
+        numbers = range(min(ENTRIES, 2000))
+        shards_read = median_seconds(
+            lambda: [cache.get(key("latents", n))["latents"].sum() for n in numbers], repeats=3
+        ) / len(numbers)
+        show("reading an entry, warm", {"a file for each": beside["read"], "shards": shards_read})
+        fill_for(root / "loader", ENTRIES)
+        batches(root / "loader", ENTRIES)
+        memory(root / "loader", [ENTRIES // 10, ENTRIES])
+        print(f"  (this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB)")
+
+
+if __name__ == "__main__":
+    main()

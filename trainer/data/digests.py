@@ -1,0 +1,71 @@
+"""The sha256 of files: each is read once, by one rank, and not again in later runs while it stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dpnb.dataset.headers import Signature, check_file
+from dpnb.dataset.store import HeaderStore
+from dpnb.errors import DatasetError
+
+_KEPT_AT_ONCE = 5000  # digests that a run which is killed may have computed in vain
+
+
+class Digests:
+    """sha256 by path. Threads may share one."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+        self._fresh: dict[Path, tuple[Signature, str]] = {}
+        self._lock = threading.Lock()
+
+    def recall(self, paths: Sequence[Path]) -> None:
+        """Take what earlier runs have computed, for files that have not changed since."""
+        store = HeaderStore()
+        for path, (signature, digest) in store.known_digests([p for p in paths if p not in self._known]).items():
+            try:
+                if check_file(path) == signature:
+                    self._known[path] = digest
+            except DatasetError:
+                continue  # gone: whoever reads it says so
+        store.close()
+
+    def of(self, path: Path) -> str:
+        """The digest of one file, read now unless it is known. Raises `DatasetError` naming the file."""
+        known = self._known.get(path)
+        if known is not None:
+            return known
+        try:
+            signature = check_file(path)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {error}") from error
+        with self._lock:
+            self._known[path] = digest
+            self._fresh[path] = signature, digest
+            full = len(self._fresh) >= _KEPT_AT_ONCE
+        if full:
+            self.keep()
+        return digest
+
+    def keep(self) -> None:
+        """Remember what is new for later runs."""
+        with self._lock:
+            fresh, self._fresh = self._fresh, {}
+        store = HeaderStore()
+        store.remember_digests(fresh)
+        store.close()
+
+    def known(self) -> dict[Path, str]:
+        """Everything known so far, for the other ranks."""
+        return dict(self._known)
+
+    def add(self, digests: Mapping[Path, str]) -> None:
+        """Take what other ranks know."""
+        self._known |= digests
