@@ -33,7 +33,7 @@ class Family:
     """Counts what it encodes."""
 
     pixels_identity, text_identity = "p", "t"
-    edits = True
+    most_controls = 1
 
     def __init__(self) -> None:
         self.loaded = self.freed = 0
@@ -173,12 +173,24 @@ def test_control_pictures_for_a_family_that_makes_nothing_of_them(pictures: Proj
     with data.loader(data.train, config_of(pictures).training.value, replica=0) as loader:
         batch = next(loader)
     assert torch.equal(batch.tensors["latents"], batch.tensors["control_latents"])
-    family.edits = False
+    family.most_controls = 0
     with pytest.raises(DatasetError) as error:
         run(config_of(pictures, eval_datasets=[]), family)
     assert str(error.value) == (
         "control_path: this family is not trained on pairs of pictures by dpnb's own trainer yet. Remove control_path "
         "from the dataset file"
+    )
+
+
+def test_more_control_pictures_than_the_family_knows(pictures: Project) -> None:
+    train = str(pictures.root / "train")
+    folder = Directory(path=train, control_path=[train, train])
+    (pictures.root / "train.toml").write_text(toml.dump(Dataset(resolutions=[32], directory=[folder])))
+    with pytest.raises(DatasetError) as error:
+        run(config_of(pictures, eval_datasets=[]), Family())
+    assert str(error.value) == (
+        "control_path names 2 folders, and this family makes something of 1 alone. Name one folder in the dataset "
+        "file, as a text"
     )
 
 

@@ -159,7 +159,11 @@ def prepare(
 def _folders(dataset: Dataset, family: Family) -> tuple[Folder, ...]:
     """Raises `DatasetError` for control pictures that nothing would be done with."""
     folders = folders_of(dataset)
-    if any(folder.controls for folder in folders) and not family.edits:
+    most = max(len(folder.controls) for folder in folders)
+    if most > family.most_controls > 0:
+        message = f"control_path names {most} folders, and this family makes something of {family.most_controls} alone"
+        raise DatasetError(f"{message}. Name one folder in the dataset file, as a text")
+    if most > family.most_controls:
         message = "control_path: this family is not trained on pairs of pictures by dpnb's own trainer yet"
         raise DatasetError(f"{message}. Remove control_path from the dataset file")
     return folders

@@ -74,9 +74,9 @@ class Family(Protocol):
     """Class names of the blocks whose linear layers get an adapter by default, and which float8 storage is for."""
     sensitive: Sequence[str]
     """How names of modules inside those blocks begin whose weights are too sensitive for float8 and stay in dtype."""
-    edits: bool
-    """Whether `prepare` makes something of control pictures: "control_<name>" beside each tensor of a picture, and
-    "control_2_<name>" and so on where each picture has several."""
+    most_controls: int
+    """Of how many control pictures of a picture `prepare` makes something: "control_<name>" beside each of its tensors,
+    "control_2_<name>" for a second one, and so on."""
 
     @property
     def pixels_identity(self) -> str:

@@ -147,7 +147,7 @@ class Flux:
 
     adapter_blocks: Sequence[str] = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
     sensitive: Sequence[str] = ("norm",)  # with the modulation, which is a linear layer of AdaLayerNormZero
-    edits = True
+    most_controls = 1
     facts = FACTS["flux"]
 
     def __init__(self, model: FluxModel) -> None:
