@@ -25,7 +25,7 @@ from dpnb.dataset.scan import Row
 from dpnb.dataset.subsample import subsample
 from dpnb.errors import DatasetError, Loc, Problem
 from dpnb.runs import gpus as machine
-from dpnb.runs.architecture import wrong_architecture
+from dpnb.runs.architecture import wrong_architecture, wrong_format, wrong_text_encoder
 from dpnb.runs.safetensors import shapes
 from dpnb.schema.base import Section
 from dpnb.schema.dataset import Dataset, with_trigger_word
@@ -53,7 +53,13 @@ def check(config: RunConfig, num_gpus: int, *, here: bool = True, upstream: bool
     """
     training = config.training.value
     if upstream:
-        problems = [*_beyond_upstream(config), *_gpus_suffice(training, num_gpus, here=here), *_folders(training)]
+        problems = [
+            *_beyond_upstream(config),
+            *_gpus_suffice(training, num_gpus, here=here),
+            *_folders(training),
+            *wrong_architecture(training),
+            *wrong_text_encoder(training),
+        ]
         return _in_order(problems, config)
     beyond = beyond_trainer(config)
     if training.model.pending:
@@ -66,6 +72,8 @@ def check(config: RunConfig, num_gpus: int, *, here: bool = True, upstream: bool
         *_folders(training),
         *check_model_folder(training),
         *wrong_architecture(training),
+        *wrong_text_encoder(training),
+        *wrong_format(_network_files(training), _network_key(training)),
     ]
     made: Plan | None = None
     for loc, document, batch in _datasets(config, num_gpus):
@@ -253,6 +261,10 @@ def _network_files(training: Training) -> list[Path]:
     if training.model.transformer_path is not None:
         return [Path(training.model.transformer_path)]
     return sorted((Path(training.model.diffusers_path) / "transformer").glob("*.safetensors"))
+
+
+def _network_key(training: Training) -> str:
+    return "diffusers_path" if training.model.transformer_path is None else "transformer_path"
 
 
 def _weights_bytes(files: list[Path]) -> int:

@@ -15,7 +15,7 @@ from dpnb import presets, toml
 from dpnb.dataset.batch import Batch
 from dpnb.runs import gpus as machine
 from dpnb.runs import preflight, session
-from dpnb.runs.architecture import NAMES, family_of
+from dpnb.runs.architecture import NAMES, family_of, wrong_text_encoder
 from dpnb.runs.forecast import lines, measured
 from dpnb.runs.gpus import Gpu
 from dpnb.runs.preflight import check, existing_ancestor, forecast, gpus, train_requirements
@@ -252,6 +252,48 @@ def test_another_familys_weights(config, tmp_path):
     assert "not of FLUX.1. Name another file, or set model.type = 'wan'." in told(config)
     tensor_file(tmp_path / "net.safetensors", {name: [1] for name in NAMES["flux"]})
     assert told(config) == ""
+
+
+def test_another_text_encoder(config, model):
+    clip, t5 = (model / part / "model.safetensors" for part in ("text_encoder", "text_encoder_2"))
+    whole = t5.read_bytes()
+    t5.write_bytes(clip.read_bytes())
+    assert f"'{model / 'text_encoder_2'}' holds a CLIP text model, not a T5 encoder. Download the model" in told(
+        config
+    )
+    names = {name: [512, 64] for name in shapes_of(whole, model)}
+    tensor_file(t5, names)
+    assert f"the network takes text of width 96, '{model / 'text_encoder_2'}' gives 64. These parts" in told(config)
+    t5.write_bytes(whole)
+    assert told(config) == ""
+
+
+def shapes_of(data: bytes, folder: Path) -> dict[str, list[int]]:
+    (folder / "x.safetensors").write_bytes(data)
+    return shapes(folder / "x.safetensors")
+
+
+def test_single_files_of_another_kind(tmp_path, config):
+    class Model:
+        type, diffusers_path = "cosmos_predict2", None
+        t5_path, clip_path = str(tmp_path / "a.safetensors"), str(tmp_path / "a.safetensors")
+
+    class Asked:
+        model = Model()
+
+    tensor_file(tmp_path / "a.safetensors", {"text_model.embeddings.token_embedding.weight": [2, 2]})
+    (problem,) = wrong_text_encoder(Asked())
+    assert str(problem).startswith(
+        f"error: model.t5_path: '{tmp_path}/a.safetensors' holds a CLIP text model, not a T5"
+    )
+
+
+def test_quantised_weights(config, model):
+    file = next((model / "transformer").glob("*.safetensors"))
+    tensor_file(file, shapes(file))
+    assert told(config) == ""
+    file.write_bytes(file.read_bytes().replace(b'"F32"', b'"U8" '))
+    assert f"'{file}' holds quantised (4 bits or GGUF) weights, which cannot be trained upon." in told(config)
 
 
 # --- what to expect --------------------------------------------------------------------------------------------------
