@@ -51,7 +51,7 @@ class LiveControls:
         self._ours = look.box((self.pause, self.rate, self.set_rate), "dpnb-bar")
         self.prompts = LivePrompts(look, run, asked)
         bar = look.box((*self.buttons.values(), self.prompts.open, self._ours), "dpnb-bar")
-        self.widget = look.make(w.VBox, children=(bar, self.prompts.widget))
+        self.widget = look.make(w.VBox, children=(bar, self.prompts.widget), classes=("dpnb-controls",))
         for request in without_effect(run.directory):
             if request == "set_lr":
                 set_class(self._ours, "dpnb-hidden", on=True)

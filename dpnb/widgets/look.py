@@ -129,6 +129,7 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-track > div { height: 100%; border-radius: 4px; background: var(--jp-brand-color1);
   transition: width 0.4s; }
 .dpnb .dpnb-message { margin-top: 8px; }
+.dpnb .dpnb-controls { margin-top: 6px; overflow: visible; }
 .dpnb .dpnb-triage { display: flex; flex-direction: column; margin: 10px 0 2px; padding: 4px 14px 12px; gap: 6px;
   border: 1px solid var(--jp-error-color1); border-left-width: 4px; border-radius: 6px; overflow: visible; }
 .dpnb .dpnb-triage h4 { margin: 8px 0 4px; } .dpnb .dpnb-triage p { margin: 4px 0; }
