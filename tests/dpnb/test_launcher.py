@@ -391,7 +391,8 @@ def test_a_key_of_the_environment_counts(made, config, monkeypatch):
 
 def test_close_leaves_nothing(forms, tmp_path):
     until(lambda: forms[1].outcome is not None)
-    before = set(live_widgets)
+    with forms[1]._lock:  # held until the outcome is drawn, with widgets of its own
+        before = set(live_widgets)
     watchers = [len(form._watchers) for form in forms]
     launcher = Launcher(*forms)
     ready(launcher)
