@@ -8,6 +8,9 @@
     dpnb dryrun FILE            buckets and steps of a dataset        dpnb stop RUN       save and stop it
     dpnb launch FILE            train in the background           dpnb cache [DIR]    its size; --prune what is old
 
+    dpnb sync unsplash ID -o DIR   fetch a collection of photos   dpnb repair FOLDER      mend pictures and captions
+    dpnb tag FOLDER --model DIR    caption pictures by a model    dpnb duplicates FOLDER  keep the best of each
+
 RUN is a run directory, a folder that holds runs, the name of a run, or "latest" (the default) below --root.
 Exit codes: 0 well, 1 a problem (one line each on stderr), 2 a wrong command line, else the code of the run.
 Each command imports what it needs itself, so that `dpnb --help` is instant.
@@ -21,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dpnb import cli_cache, cli_config, cli_dryrun, cli_import, cli_new, cli_report, cli_runs
+from dpnb import cli_cache, cli_config, cli_dryrun, cli_import, cli_new, cli_report, cli_runs, cli_tools
 from dpnb.errors import DpnbError
 
 
@@ -88,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     cli_report.add_arguments(cli_runs.add_one_run(add("report", "write a run as one HTML file that opens anywhere")))
 
     cli_runs.add_stop(add("stop", "save and stop a run, and wait for it"))
+
+    cli_tools.add_sync(add("sync", "fetch the photos of a collection, with licence and author"), _positive)
+    cli_tools.add_duplicates(add("duplicates", "find pictures that are there twice, and move the lesser ones aside"))
+    cli_tools.add_repair(add("repair", "mend corrupt and misnamed pictures and captions; nothing is deleted"))
+    cli_tools.add_tag(add("tag", "caption pictures by a local model, in the background"), _positive)
 
     cli_runs.add_queue(add("queue", "train one after the other, in the background"), _positive)
     return parser
@@ -173,6 +181,22 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _stop(arguments: argparse.Namespace) -> int:
     return cli_runs.stop(arguments)
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    return cli_tools.sync(arguments)
+
+
+def _duplicates(arguments: argparse.Namespace) -> int:
+    return cli_tools.duplicates(arguments)
+
+
+def _repair(arguments: argparse.Namespace) -> int:
+    return cli_tools.repair(arguments)
+
+
+def _tag(arguments: argparse.Namespace) -> int:
+    return cli_tools.tag(arguments)
 
 
 def _queue(arguments: argparse.Namespace) -> int:

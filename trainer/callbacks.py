@@ -13,12 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import FrameType
 
 import psutil
 import torch
@@ -32,6 +28,7 @@ from dpnb.schema.training import Training
 from dpnb.toml import validate
 from trainer.engine import World, from_first, gather
 from trainer.report import note
+from trainer.signals import StopSignal as StopSignal  # noqa: PLC0414 - who watches a run takes it from here
 
 PAUSE_SECONDS = 0.5  # between two looks at whether a pause is over
 _WITHOUT_A_STEP = {"pause", "set_lr", "clock"}  # what is agreed on within a pause and does not end it
@@ -78,26 +75,6 @@ class Due:
 
 class Stopped(Exception):  # noqa: N818 - not an error
     """The run was asked to stop before its first step: there is nothing to save."""
-
-
-class StopSignal:
-    """Remembers SIGTERM and SIGINT instead of dying of them."""
-
-    def __init__(self) -> None:
-        self.seen = threading.Event()
-
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self.seen.set()
-
-    @contextlib.contextmanager
-    def caught(self) -> Iterator[StopSignal]:
-        """Within this block both signals only set `seen`. (Main thread only, as Python demands.)"""
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def check_stop(stop: StopSignal, run: RunDir) -> None:

@@ -185,13 +185,13 @@ def replace_file(path: Path, expected: bytes | None, content: bytes | None) -> N
     try:
         _check_unchanged(path, expected)
         if content is not None:
-            _write_durably(temporary, content, like=None if expected is None else path)
+            write_durably(temporary, content, like=None if expected is None else path)
             # Again, as late as can be: between this look and the rename pass microseconds.
             _check_unchanged(path, expected)
         if content is None:
             path.unlink(missing_ok=True)
         elif expected is None:
-            _put_new(temporary, path)
+            put_new(temporary, path)
         else:
             temporary.replace(path)
     except OSError as error:
@@ -200,7 +200,7 @@ def replace_file(path: Path, expected: bytes | None, content: bytes | None) -> N
         temporary.unlink(missing_ok=True)
 
 
-def _write_durably(temporary: Path, content: bytes, like: Path | None) -> None:
+def write_durably(temporary: Path, content: bytes, like: Path | None) -> None:
     """Write a new file and flush it to disk; `like`: the file whose permissions and owner it takes over."""
     with temporary.open("xb") as file:
         file.write(content)
@@ -229,7 +229,7 @@ def _check_unchanged(path: Path, expected: bytes | None) -> None:
         )
 
 
-def _put_new(temporary: Path, path: Path) -> None:
+def put_new(temporary: Path, path: Path) -> None:
     """Give a finished file its name, unless the name was taken meanwhile."""
     try:
         path.hardlink_to(temporary)  # unlike a rename, this never replaces what stands there

@@ -61,13 +61,22 @@ class ListedCaptions:
         new = {picture: captions for picture, captions in changes.items() if picture not in self._entries}
         cuts = [cut for picture in changes if picture not in new for cut in self._cuts(picture, changes[picture])]
         cuts += self._appended(new) if new else []
+        return {self.path: self._with(cuts)}
+
+    def _with(self, cuts: Iterable[Cut]) -> bytes:
+        """The file with some of its text replaced."""
         pieces, at = [], 0
         for start, end, replacement in sorted(cuts):
             pieces += [self._text[at:start], replacement]
             at = end
         text = "".join([*pieces, self._text[at:]])
         bom = _BOM if (self.known[self.path] or b"").startswith(_BOM) else b""
-        return {self.path: bom + text.encode()}
+        return bom + text.encode()
+
+    def renamed(self, names: Mapping[str, str]) -> bytes:
+        """The file with other names of pictures (old -> new) in place of those that it lists."""
+        cuts = [(*entry.key, self._literal(names[name])) for name, entry in self._entries.items() if name in names]
+        return self._with(cuts)
 
     def take(self, path: Path, content: bytes | None) -> None:
         """Note what the file holds now. Raises `DatasetError` when that is no captions.json."""

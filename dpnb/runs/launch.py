@@ -158,6 +158,19 @@ def launch(
     return Run(directory)
 
 
+def start_job(directory: RunDir, argv: list[str]) -> Run:
+    """Start another job than training in a run directory that is there, detached and supervised as a run is.
+
+    Raises `RunError` when one is at work there, `LaunchError` when it does not start.
+    """
+    with _locked(directory) as lock:
+        _clear(directory)
+        info = ProcessInfo(run_id=uuid.uuid4().hex, argv=argv, cwd=str(Path.cwd()), started=time.time())
+        directory.write_status(Status(phase="starting"))
+        _start_supervisor(directory, info, environment(info.run_id), lock)
+    return Run(directory)
+
+
 def spread_of(training: Training, num_gpus: int | None, hostfile: Path | str | None, *, slurm: bool) -> Spread:
     """How many processes there will be, and where. Raises `ConfigError` for the hostfile, `LaunchError` for SLURM."""
     if hostfile is not None and slurm:

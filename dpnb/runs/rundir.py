@@ -37,7 +37,9 @@ from urllib.parse import quote
 
 from dpnb.errors import RunError
 
-Phase = Literal["starting", "loading", "caching", "training", "sampling", "evaluating", "saving", "done", "failed"]
+Phase = Literal[
+    "starting", "loading", "caching", "training", "sampling", "evaluating", "saving", "captioning", "done", "failed"
+]
 Request = Literal["save", "save_quit", "sample", "evaluate", "set_lr"]
 REQUESTS: tuple[Request, ...] = get_args(Request)
 MarkKind = Literal["saved", "sampled", "evaluated", "resumed", "warning", "learning rate", "paused", "continued"]
