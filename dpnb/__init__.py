@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dpnb.widgets.captions import CaptionEditor
     from dpnb.widgets.compare import Compare
     from dpnb.widgets.dataset import DatasetForm
+    from dpnb.widgets.dataset_tools import DatasetTools
     from dpnb.widgets.form import Form, TrainingForm
     from dpnb.widgets.gallery import Gallery
     from dpnb.widgets.launcher import Launcher
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from dpnb.widgets.queue_panel import QueuePanel
     from dpnb.widgets.studio import Studio
     from dpnb.widgets.tensorboard import TensorBoard as tensorboard  # noqa: N813 - it is called like a function
+    from dpnb.widgets.tool_duplicates import Duplicates
+    from dpnb.widgets.tool_repair import Repair
+    from dpnb.widgets.tool_sync import Sync
+    from dpnb.widgets.tool_tagger import Tagger
 
     attach = Run.attach
     __version__: str
@@ -41,14 +46,19 @@ _HOMES = {
     "Compare": "dpnb.widgets.compare",
     "Dataset": "dpnb.schema.dataset",
     "DatasetForm": "dpnb.widgets.dataset",
+    "DatasetTools": "dpnb.widgets.dataset_tools",
+    "Duplicates": "dpnb.widgets.tool_duplicates",
     "Form": "dpnb.widgets.form",
     "Gallery": "dpnb.widgets.gallery",
     "Launcher": "dpnb.widgets.launcher",
     "Monitor": "dpnb.widgets.monitor",
     "Queue": "dpnb.runs.queue",
     "QueuePanel": "dpnb.widgets.queue_panel",
+    "Repair": "dpnb.widgets.tool_repair",
     "Run": "dpnb.runs.process",
     "Studio": "dpnb.widgets.studio",
+    "Sync": "dpnb.widgets.tool_sync",
+    "Tagger": "dpnb.widgets.tool_tagger",
     "Training": "dpnb.schema.training",
     "TrainingForm": "dpnb.widgets.form",
     "diagnose": "dpnb.runs.triage",
@@ -68,14 +78,19 @@ __all__ = [
     "Compare",
     "Dataset",
     "DatasetForm",
+    "DatasetTools",
+    "Duplicates",
     "Form",
     "Gallery",
     "Launcher",
     "Monitor",
     "Queue",
     "QueuePanel",
+    "Repair",
     "Run",
     "Studio",
+    "Sync",
+    "Tagger",
     "Training",
     "TrainingForm",
     "__version__",

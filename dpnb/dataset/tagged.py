@@ -21,7 +21,7 @@ from dpnb.runs.rundir import read_json, write_text
 
 RAW, TRAIN = "raw", "train"
 JOB_FOLDER = ".dpnb-tag"
-JOB_FILE = "job.json"
+JOB_FILE, LEFT_OUT_FILE = "job.json", "left_out.json"
 PROMPT = "Describe this image in detail: subject, setting, composition, light, colours and style."
 SHORT_PROMPT = "Describe this image in one short sentence."
 TagStep = Literal["caption", "caption_short", "contrast_stretch"]

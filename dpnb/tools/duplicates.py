@@ -26,6 +26,7 @@ from dpnb.tools import DEFAULT_THRESHOLD
 from dpnb.tools.aside import Change, Finding, Move, Step, Write, carry_out, seen
 from dpnb.tools.folders import check_wanted, is_companion, own_folders
 from dpnb.tools.perceptual import BITS, Fingerprint, fingerprint
+from dpnb.tools.repair_files import claims_to_be_media
 
 _CHUNK = 512
 
@@ -105,12 +106,15 @@ def find_duplicates(
     folder = Path(folder)
     paths, captions = _media(folder)
     unreadable: list[str] = []
+    others = 0
     with ThreadPoolExecutor(workers or default_workers()) as pool:
         known: list[_Known] = []
         for first in range(0, len(paths), _CHUNK):
             part = paths[first : first + _CHUNK]
             for path, found in zip(part, pool.map(lambda p: _look(p, near=threshold >= 0), part), strict=True):
-                if isinstance(found, str):
+                if isinstance(found, str) and not claims_to_be_media(path):
+                    others += 1  # a file of another kind, which is nobody's copy
+                elif isinstance(found, str):
                     unreadable.append(f"{path.relative_to(folder).as_posix()}: {found}")
                 else:
                     found.captioned = path.with_suffix(".txt") in captions
@@ -121,7 +125,7 @@ def find_duplicates(
         digests = _digests(known, pool)
     check_wanted(cancelled)
     groups = _groups(known, digests, threshold, cancelled)
-    return Duplicates(folder, len(paths), tuple(groups), tuple(unreadable))
+    return Duplicates(folder, len(paths) - others, tuple(groups), tuple(unreadable))
 
 
 def _media(folder: Path) -> tuple[list[Path], set[Path]]:

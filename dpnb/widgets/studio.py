@@ -25,6 +25,7 @@ from dpnb.widgets.cells import answer_while_busy, parts_of_a_panel, replaces_pre
 from dpnb.widgets.charts import LINGER_SECONDS
 from dpnb.widgets.compare import Compare
 from dpnb.widgets.dataset import DatasetForm
+from dpnb.widgets.dataset_tools import DatasetTools
 from dpnb.widgets.form import TrainingForm
 from dpnb.widgets.gallery import Gallery
 from dpnb.widgets.launcher import Launcher
@@ -58,6 +59,7 @@ class Studio:
         self._closed = False
         self._launcher: Launcher | None = None
         self._compare: Compare | None = None
+        self._tools: DatasetTools | None = None
         self._captions: Slot | None = None
         self._caption_folders: list[str] = []
         self._leave_dataset: Callable[[], None] = lambda: None
@@ -142,7 +144,9 @@ class Studio:
             self._captions = Slot(self.look, CaptionEditor, "")
             self._leave_dataset = self.dataset.observe(lambda _: self._show_captions())
             self._show_captions()
-            return (self.dataset.widget, self._captions.widget)
+            with parts_of_a_panel():
+                self._tools = DatasetTools(self._first_folder, folded=True)
+            return (self.dataset.widget, self._captions.widget, self._tools.widget)
         if tab == LAUNCH:
             return (self.launcher.widget,)
         if tab == COMPARE:
@@ -151,6 +155,12 @@ class Studio:
             return (self._compare.widget,)
         # The list of runs is one widget, which stands in each tab that is about a run.
         return (self.runs.widget, self._shown[tab].widget)
+
+    def _first_folder(self) -> str:
+        """What the tools begin with: the first folder of the dataset, empty where there is none."""
+        directories = self.dataset.data.get("directory") or [{}]
+        path = directories[0].get("path") if isinstance(directories[0], dict) else None
+        return path if isinstance(path, str) else ""
 
     def _show_captions(self) -> None:
         """The captions of the folders that are there."""
@@ -202,6 +212,8 @@ class Studio:
             self._launcher.close()
         if self._compare is not None:
             self._compare.close()
+        if self._tools is not None:
+            self._tools.close()
         for slot in self._slots():
             slot.close()
         self.files.close()

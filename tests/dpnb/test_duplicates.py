@@ -120,8 +120,10 @@ def test_clips_and_files_that_are_none(tmp_path):
     film(tmp_path / "a.mp4", frames=4)
     shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
     (tmp_path / "c.png").write_bytes(b"no picture")
+    (tmp_path / "notes.md").write_text("of another kind")
     found = find_duplicates(tmp_path)
     assert groups(found) == [[("a.mp4", "kept"), ("b.mp4", "equal")]]
+    assert found.files == 3
     assert found.unreadable == (
         "c.png: corrupt, or not a picture although its name ends in .png: Pillow cannot identify it",
     )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpnb.dataset.caption_files import write_durably
 from dpnb.dataset.crop import decode, is_animated, open_picture
-from dpnb.dataset.tagged import BY_HAND, RAW, TRAIN, TagJob, Tags, TagStep, raw_pictures
+from dpnb.dataset.tagged import BY_HAND, LEFT_OUT_FILE, RAW, TRAIN, TagJob, Tags, TagStep, raw_pictures
 from dpnb.errors import DatasetError, DpnbError
 from dpnb.runs.rundir import RunDir, write_text
 from trainer.report import Report
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from trainer.jobs.vision import VisionModel
 
-LEFT_OUT_FILE = "left_out.json"
 _STRETCH_CUTOFF_PERCENT = (0.1, 0.0)  # as AI Toolkit's contrast_stretch
 _CAPTION_STEPS: tuple[TagStep, ...] = ("caption", "caption_short")
 _SAVED_AS: dict[str, dict[str, Any]] = {
