@@ -62,8 +62,16 @@ def test_dataset(executed):
     before = int(figures.split(" pictures")[0])
     assert int(printed(cells["mend"]).split(" pictures")[0]) > before
     assert printed(cells["captions-code"]) == "28 captions\n"
+    assert printed(cells["tools-code"]).splitlines() == [
+        "00.png is kept; again.webp (near)",
+        "01.png is kept; COPY.PNG (equal)",
+        "notes.jpg: corrupt, or not a picture although its name ends in .jpg: Pillow cannot identify it: moved aside",
+        "COPY.PNG: upper-case suffix: renamed to COPY.png",
+        "56 files",
+        "59 files again",
+    ]
     assert Path("dpnb-dataset/dataset.toml").read_text().count("[[directory]]") == 1
-    for name in ("form", "captions"):
+    for name in ("form", "captions", "tools"):
         assert "application/vnd.jupyter.widget-view+json" in cells[name].outputs[-1].data
 
 
