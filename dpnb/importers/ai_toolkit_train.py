@@ -137,14 +137,7 @@ def _put_loss(draft: Draft, node: Node, family: str) -> None:
         draft.put(node, "loss_type", "loss.type", "mse")
     elif loss is not None:
         draft.drop(node, "loss_type", f"'{loss}' is not there; the squared error is used.")
-    for key in ("min_snr_gamma", "snr_gamma"):
-        gamma = node.number(key)
-        if gamma and takes(family, "min_snr_gamma"):
-            draft.put(node, key, "model.min_snr_gamma", gamma)
-        elif gamma:
-            draft.drop(node, key, "the weighting means nothing for a model that learns a flow.")
-    if offset := node.number("noise_offset"):
-        draft.put(node, "noise_offset", "loss.noise_offset", offset)
+    settings.put_weighting(draft, node, family)
 
 
 # --- saving and sampling ---------------------------------------------------------------------------------------------

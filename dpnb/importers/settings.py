@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dpnb.importers.draft import Draft, has_field
+from dpnb.importers.families import takes
 from dpnb.importers.source import Node, as_number
 from dpnb.schema import pytorch_optimizers
 from dpnb.schema.base import Section, section_for, tag_of
@@ -117,6 +118,18 @@ def put_schedule(draft: Draft, node: Node, key: str) -> None:
         written.lower(), ("constant", f"'{written}' is not there: constant, linear or cosine.")
     )
     draft.put(node, key, "lr_scheduler", ours, note)
+
+
+def put_weighting(draft: Draft, node: Node, family: str) -> None:
+    """Min-SNR weighting, under either of its names, and the offset of the noise."""
+    for key in ("min_snr_gamma", "snr_gamma"):
+        gamma = node.number(key)
+        if gamma and takes(family, "min_snr_gamma"):
+            draft.put(node, key, "model.min_snr_gamma", gamma)
+        elif gamma:
+            draft.drop(node, key, "the weighting means nothing for a model that learns a flow.")
+    if offset := node.number("noise_offset"):
+        draft.put(node, "noise_offset", "loss.noise_offset", offset)
 
 
 def put_quantised(draft: Draft, node: Node, key: str, family_keys: Iterable[str], kind: str = "float8") -> None:

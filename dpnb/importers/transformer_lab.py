@@ -234,14 +234,7 @@ def _put_loss(draft: Draft, node: Node, family: str) -> None:
         draft.put(node, "prediction_type", "model.v_pred", True)
     elif node.text("prediction_type") == "v_prediction":
         draft.drop(node, "prediction_type", f"{FACTS[family].title} learns a velocity in any case.")
-    for key in ("min_snr_gamma", "snr_gamma"):
-        gamma = node.number(key)
-        if gamma and takes(family, "min_snr_gamma"):
-            draft.put(node, key, "model.min_snr_gamma", gamma)
-        elif gamma:
-            draft.drop(node, key, "the weighting means nothing for a model that learns a flow.")
-    if offset := node.number("noise_offset"):
-        draft.put(node, "noise_offset", "loss.noise_offset", offset)
+    settings.put_weighting(draft, node, family)
 
 
 def _put_sample(draft: Draft, node: Node, family: str) -> None:
