@@ -66,7 +66,7 @@ class DirectorySettings(Section):
     """Explicit aspect ratios, as numbers or [width, height] pairs; replaces min_ar, max_ar and num_ar_buckets."""
     size_buckets: Annotated[list[SizeBucket] | None, Ui(unit="px, px, frames", advanced=True)] = None
     """Exact buckets [width, height, frames]; replaces resolutions and aspect ratios."""
-    frame_buckets: Annotated[list[Side], Ui(unit="frames", advanced=True)] = [1]
+    frame_buckets: Annotated[list[Side], Ui(unit="frames", advanced=True, when=_NO_SIZE_BUCKETS)] = [1]
     """Allowed clip lengths; 1 stands for pictures and is always there."""
     recursive: Annotated[bool, Ui(advanced=True, ours=True)] = False
     """Read the folders below a folder too, each with the captions that stand in it."""

@@ -29,6 +29,11 @@ BUCKETS = {"size_buckets": [[64, 64, 1]]}
             [{}, {}],
             ["warning: resolutions: has no effect because size_buckets is set. Remove one of the two."],
         ),
+        (
+            BUCKETS | {"frame_buckets": [1, 33]},
+            [{}],
+            ["warning: frame_buckets: has no effect because size_buckets is set. Remove one of the two."],
+        ),
         (SIZES, [{}, BUCKETS], []),
         (SIZES, [BUCKETS, BUCKETS], []),
         (
