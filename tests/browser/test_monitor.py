@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,7 +42,7 @@ def live_run(lab: Any, growing_run_script: Path) -> Iterator[Path]:
     argv = [sys.executable, str(growing_run_script), str(path), "--steps", "100000", "--seconds", "0.2"]
     with subprocess.Popen(argv, env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}) as writer:
         yield path
-        writer.terminate()
+        writer.kill()
 
 
 def test_selecting_steps_shows_their_samples(open_notebook: Any, finished_runs: None) -> None:
@@ -93,7 +95,7 @@ def test_selecting_steps_shows_their_samples(open_notebook: Any, finished_runs: 
     assert notebook.our_errors() == []
 
 
-def test_a_mark_joins_a_chart_that_is_on_the_screen(open_notebook: Any, live_run: Path) -> None:
+def test_a_live_run_is_steered_and_its_death_is_explained(open_notebook: Any, live_run: Path) -> None:
     notebook = open_notebook([f"import dpnb\ndpnb.Monitor({str(live_run)!r})"])
     page = notebook.page
     notebook.run_cell(0)
@@ -113,4 +115,16 @@ def test_a_mark_joins_a_chart_that_is_on_the_screen(open_notebook: Any, live_run
     page.get_by_role("button", name="Continue", exact=True).click()
     page.get_by_role("button", name="Pause", exact=True).wait_for()
     assert not (live_run / "pause").exists()
+    page.get_by_role("button", name="Other prompts...").click()
+    prompts = page.get_by_label("Prompts, one on each line")
+    prompts.fill("a dog")
+    prompts.press("Tab")
+    page.get_by_role("button", name="Draw these now").click()
+    notebook.until((live_run / "asked_sample").exists, "no control file")
+    os.kill(json.loads((live_run / "process.json").read_text())["pid"], signal.SIGKILL)
+    page.locator(".dpnb-badge-dead").wait_for()
+    card = page.locator(".dpnb-triage")
+    card.get_by_role("button", name="Start again").wait_for()
+    assert "all of its processes are gone without a word" in card.inner_text()
+    notebook.screenshot("monitor-card", ".dpnb >> nth=0")
     assert notebook.our_errors() == []
