@@ -57,8 +57,9 @@ def open_sink(run: RunDir, training_text: str, say: Callable[[str], None]) -> Wa
         return None
     try:
         wandb = importlib.import_module("wandb")  # by name: it is no dependency
-    except ImportError:
-        say(_MISSING)
+    except ImportError as error:
+        broken = f"warning: Weights & Biases: its package cannot be imported: {_one_line(error)}. Install it anew"
+        say(_MISSING if error.name == "wandb" else f"{broken}. The run goes on with its own charts alone")
         return None
     try:
         opened = wandb.init(

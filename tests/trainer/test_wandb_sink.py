@@ -137,3 +137,13 @@ def test_a_failure_there_is_said_once_and_ends_nothing(
     short_run(RunDir(tmp_path))
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert said == [expected]
+
+
+def test_a_broken_package_is_not_called_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wandb.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    short_run(RunDir(tmp_path))
+    assert "its package cannot be imported: No module named 'not_installed_anywhere'" in capsys.readouterr().out
