@@ -75,8 +75,8 @@ class Family(Protocol):
     sensitive: Sequence[str]
     """How names of modules inside those blocks begin whose weights are too sensitive for float8 and stay in dtype."""
     most_controls: int
-    """Of how many control pictures of a picture `prepare` makes something: "control_<name>" beside each of its tensors,
-    "control_2_<name>" for a second one, and so on."""
+    """Of how many control pictures of a picture `prepare` makes something: "control_<name>" beside each of its
+    tensors, "control_2_<name>" for a second one, and so on."""
 
     @property
     def pixels_identity(self) -> str:
