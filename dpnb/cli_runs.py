@@ -50,6 +50,7 @@ def add_launch(launch: argparse.ArgumentParser, number: Number) -> None:
     launch.add_argument(
         "--resume", nargs="?", const=True, metavar="NAME", help="go on with the newest run, or this one"
     )
+    launch.add_argument("--yes", action="store_true", help="start in spite of warnings, without asking")
     launch.add_argument("--check", action="store_true", help="only check file and machine, start nothing")
     where = launch.add_mutually_exclusive_group()
     where.add_argument("--hostfile", type=Path, metavar="FILE", help="on these machines: lines NAME slots=GPUS")
@@ -77,12 +78,21 @@ def launch(arguments: argparse.Namespace) -> int:
         slurm=arguments.slurm,
         backend=arguments.backend,
         checkout=arguments.path,
+        ask=lambda: arguments.yes or _agreed(),
     )
     print(run.path, flush=True)
     if not arguments.wait:
         return 0
     code = follow(run)
     return 0 if code is None else shell_code(code)
+
+
+def _agreed() -> bool:
+    """Whether the person at the terminal wants to start in spite of the warnings; a script has nobody to ask."""
+    if not sys.stdin.isatty():
+        return True
+    print("start all the same? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _check(arguments: argparse.Namespace) -> int:

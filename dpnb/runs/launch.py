@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -122,6 +122,7 @@ def launch(
     slurm: bool = False,
     backend: Backend = "trainer",
     checkout: Path | str | None = None,
+    ask: Callable[[], bool] = lambda: True,
 ) -> Run:
     """Start training in the background and return at once with the run.
 
@@ -129,15 +130,15 @@ def launch(
     `num_gpus` is by default what one copy of the model takes: `pipeline_stages`; with a `hostfile` all its slots, with
     `slurm` what the job has. `resume` goes on with the newest run of `output_dir` (True) or the one of that name; None
     does what the file's resume_from_checkpoint says. `check` runs the preflight. `backend` "diffusion-pipe" trains
-    with the program in the folder `checkout`. Raises `ConfigError`, `PreflightError`, `RunError` or `LaunchError`;
-    warnings go to stderr.
+    with the program in the folder `checkout`. `ask` is called where there are warnings, which have gone to stderr by
+    then: False starts nothing. Raises `ConfigError`, `PreflightError`, `RunError` or `LaunchError`.
     """
     loaded = load_config(config, dataset)
     training = loaded.training.value
     folder = backends.check_checkout(None if checkout is None else Path(checkout)) if backend != "trainer" else None
     spread = spread_of(training, num_gpus, hostfile, slurm=slurm)
-    if check:
-        _check(loaded, spread, folder)
+    if check and _check(loaded, spread, folder) and not ask():
+        raise LaunchError("nothing was started, because of the warnings above.")
     resume = training.resume_from_checkpoint if resume is None else resume
     if resume:
         directory = _directory_to_resume(training.output_dir, resume)
@@ -192,8 +193,8 @@ def spread_of(training: Training, num_gpus: int | None, hostfile: Path | str | N
     return Spread(training.pipeline_stages if num_gpus is None else num_gpus, devices, master_port=free_port())
 
 
-def _check(loaded: RunConfig, spread: Spread, checkout: Path | None) -> None:
-    """The preflight: prints warnings, raises `PreflightError` with the errors."""
+def _check(loaded: RunConfig, spread: Spread, checkout: Path | None) -> bool:
+    """The preflight: prints warnings, raises `PreflightError` with the errors; True where there were warnings."""
     here = spread.hostfile is None and spread.allocation is None
     problems = preflight.check(loaded, spread.num_gpus, here=here, upstream=checkout is not None)
     for problem in problems:
@@ -201,6 +202,7 @@ def _check(loaded: RunConfig, spread: Spread, checkout: Path | None) -> None:
             print(problem, file=sys.stderr)
     if errors_in(problems):
         raise PreflightError(errors_in(problems))
+    return bool(problems)
 
 
 def _trainer_command(directory: RunDir, spread: Spread, resume: str | None) -> list[str]:

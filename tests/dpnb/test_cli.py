@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,22 @@ def test_launch_wait_exits_with_the_code_of_the_run(stage, monkeypatch, capsys, 
     out = capsys.readouterr().out
     assert out.startswith(f"{run.path}\n")
     assert ("done after 5 steps" if code == 0 else "failed at step 5: it broke") in out
+
+
+@pytest.mark.parametrize(("typed", "agreed"), [("y\n", True), ("\n", False), ("no\n", False)])
+def test_warnings_ask_a_person_and_no_script(monkeypatch, capsys, typed, agreed):
+    asked = {}
+    monkeypatch.setattr(
+        "dpnb.runs.launch.launch", lambda file, **options: asked.update(options) or Namespace(path="x")
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    assert main(["launch", "x.toml"]) == 0
+    assert asked["ask"]() is True
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    assert asked["ask"]() is agreed
+    assert "start all the same? [y/N]" in capsys.readouterr().err
+    assert main(["launch", "x.toml", "--yes"]) == 0
+    assert asked["ask"]() is True
 
 
 def test_launch_without_wait_prints_where_it_is(stage, monkeypatch, capsys):

@@ -200,6 +200,13 @@ def test_preflight_warnings_are_printed(files, stand_in, capsys, tmp_path):
     assert "warning: dataset: 1 file left out: broken.png: corrupt" in capsys.readouterr().err
 
 
+def test_warnings_ask_before_anything_is_made(files, stand_in, capsys, tmp_path):
+    (tmp_path / "pictures" / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(LaunchError, match="nothing was started, because of the warnings above"):
+        launch(files, ask=lambda: False)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_supervisor_that_does_not_start_is_reported(files, stand_in, monkeypatch, tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho it broke >&2\nexit 1\n")
