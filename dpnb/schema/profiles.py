@@ -27,7 +27,7 @@ _MOST_RESOLUTIONS = 3
 def not_upstream(value: Section) -> list[Problem]:
     """An error for each key of a training or dataset object that diffusion-pipe does not read or would refuse.
 
-    A warning for what it refuses unless it is started with --i_know_what_i_am_doing.
+    A warning for what it refuses unless it is started with --i_know_what_i_am_doing, or unless a secret is written.
     """
     found = [_error(loc, "diffusion-pipe does not read this.", _LEAVE_OUT) for loc in _ours(value)]
     if isinstance(value, Training):
@@ -67,6 +67,10 @@ def _refused_training(t: Training) -> Iterator[Problem]:
         yield _error(
             ("optimizer", "beta2_half_life"), "diffusion-pipe wants betas beside it.", "Add them, such as [0.9, 0.99]."
         )
+    if t.monitoring is not None and t.monitoring.enable_wandb:
+        message = "diffusion-pipe wants wandb_api_key in its file, and dpnb writes no secrets."
+        hint = "Write it into that file by hand, or turn this off."
+        yield Problem("warning", "rule", ("monitoring", "enable_wandb"), message, hint)
     if t.video_clip_mode == "multiple_overlapping":
         yield _error(
             ("video_clip_mode",),

@@ -70,6 +70,9 @@ READ = "diffusion-pipe does not read this. Remove it, or keep it for dpnb's own 
             ["error: optimizer.beta2_half_life: diffusion-pipe wants betas beside it. Add them, such as "
                 "[0.9, 0.99]."]),
         (training(optimizer={"type": "adamw", "beta2_half_life": 9.0}), []),
+        (training(monitoring={"enable_wandb": True, "wandb_tracker_name": "a", "wandb_run_name": "b"}),
+            ["warning: monitoring.enable_wandb: diffusion-pipe wants wandb_api_key in its file, and dpnb writes no "
+                "secrets. Write it into that file by hand, or turn this off."]),
         (dataset({"resolutions": [1, 2, 3, 4]}, resolutions=[1, 2, 3]),
             ["warning: resolutions: diffusion-pipe stops at more than 3 resolutions. Name fewer, or start it with "
                 "--i_know_what_i_am_doing."]),
