@@ -186,7 +186,7 @@ def _fact_cells(model: type[ModelSection], facts: FamilyFacts) -> tuple[str, ...
         " ".join([f"`{arm_of(model)}`", *marks(ours=model.ours, pending=model.pending)]),
         facts.title,
         needs,
-        f"{facts.rounding_px} px",
+        f"{facts.multiple_px} px",
         f"1 or {facts.frames_per_latent}n{offset}" if facts.video else "1",
         f"{facts.fps:g}" if facts.fps else "",
         "yes" if facts.edit else "",

@@ -208,9 +208,11 @@ def nearest_ratio(width_px: float, height_px: float, ratios: Sequence[float]) ->
 
 
 def size_at(area_px: float, ratio: float, frames: int, facts: FamilyFacts) -> Size:
-    """The bucket of an area and an aspect ratio: w = sqrt(area * ratio), h = area / w, both rounded for the family."""
+    """The bucket of an area and an aspect ratio: w = sqrt(area * ratio), h = area / w, both rounded for the family; a
+    few families round twice, which is not the same as once."""
     width = math.sqrt(area_px * ratio)
-    return Size(round_to(width, facts.rounding_px), round_to(area_px / width, facts.rounding_px), frames)
+    sides = (round_to(side, facts.rounding_px) for side in (width, area_px / width))
+    return Size(*(round_to(side, facts.trained_px or facts.rounding_px) for side in sides), frames)
 
 
 def batch_of(setting: MicroBatch, size: Size) -> int:
@@ -284,7 +286,7 @@ def keys_for(settings: DirectorySettings, facts: FamilyFacts) -> Callable[[Row],
 
 def _fitted(size: Size, facts: FamilyFacts) -> Size:
     """An exact size as the network takes it. Files are dealt out by the written one, as upstream."""
-    rounding = facts.rounding_px
+    rounding = facts.trained_px or facts.rounding_px
     return Size(round_to(size.width_px, rounding), round_to(size.height_px, rounding), facts.whole_frames(size.frames))
 
 

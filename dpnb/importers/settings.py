@@ -145,7 +145,7 @@ def put_quantised(draft: Draft, node: Node, key: str, family_keys: Iterable[str]
 
 def side(family: str, px: int) -> tuple[int, str]:
     """A side of a sample picture as the family takes it, with a note where it had to be rounded."""
-    rounding = FACTS[family].rounding_px
+    rounding = FACTS[family].multiple_px
     rounded = max(rounding, round(px / rounding) * rounding)
     return rounded, "" if rounded == px else f"{FACTS[family].title} takes multiples of {rounding} px."
 

@@ -125,11 +125,11 @@ def _sampling_happens(t: Training) -> Iterator[Problem]:
     for loc, where in places:
         for key in ("width", "height"):
             side = getattr(where, key)
-            if side is not None and side % facts.rounding_px:
+            if side is not None and side % facts.multiple_px:
                 yield error(
                     (*loc, key),
-                    f"{side} px is not a multiple of {facts.rounding_px}, which {facts.title} needs.",
-                    f"Use {max(facts.rounding_px, round(side / facts.rounding_px) * facts.rounding_px)}.",
+                    f"{side} px is not a multiple of {facts.multiple_px}, which {facts.title} needs.",
+                    f"Use {max(facts.multiple_px, round(side / facts.multiple_px) * facts.multiple_px)}.",
                 )
         if where.negative and s.true_cfg <= 1:
             yield warning((*loc, "negative"), "has no effect.", "Set sample.true_cfg above 1, such as 3.0.")

@@ -75,6 +75,14 @@ def test_known_sizes(rounding, ratio, size):
     assert size_at(512**2, ratio, 1, facts) == (*size, 1)
 
 
+def test_families_that_round_twice():
+    """407 px become 400 and then 384, where rounding once to 32 would give 416."""
+    ltx2 = FACTS["ltx2"]
+    assert (ltx2.rounding_px, ltx2.trained_px, ltx2.multiple_px) == (16, 32, 32)
+    assert size_at(407 * 407, 1.0, 1, ltx2) == (384, 384, 1)
+    assert size_at(407 * 407, 1.0, 1, replace(ltx2, rounding_px=32)) == (416, 416, 1)
+
+
 def test_rounding_goes_to_the_even_multiple_and_never_to_nothing():
     assert [round_to(v, 16) for v in (8, 24, 40, 23.9, 3)] == [16, 32, 32, 16, 16]
     assert size_at(32**2, 100.0, 1, FLUX) == (320, 16, 1)
@@ -358,7 +366,9 @@ def test_plan_adds_up(sizes, repeats, micro, accumulation, rounding):
 
 def upstream_buckets(file: Row, keys: DirectorySettings, facts: FamilyFacts) -> list[tuple]:
     """(aspect ratio or None, width, height, frames) of each bucket of a file, by the rules as they are described."""
-    rounded = lambda value: round(value / facts.rounding_px) * facts.rounding_px  # noqa: E731
+    first, last = facts.rounding_px, facts.trained_px or facts.rounding_px
+    exact = lambda value: round(value / last) * last  # noqa: E731
+    rounded = lambda value: exact(round(value / first) * first)  # noqa: E731
     cut = lambda frames: max(1, (frames - 1) // facts.frames_per_latent * facts.frames_per_latent + 1)  # noqa: E731
     frames = int(file.frames * facts.fps / file.fps) if file.fps else 1
     if keys.size_buckets is not None:
@@ -372,7 +382,7 @@ def upstream_buckets(file: Row, keys: DirectorySettings, facts: FamilyFacts) -> 
         if not fitting:
             return []
         (width, height, length) = max(fitting, key=lambda s: s[2])
-        return [(None, rounded(width), rounded(height), cut(length))]
+        return [(None, exact(width), exact(height), cut(length))]
     if not keys.enable_ar_bucket:
         ratios = np.array([1.0])
     elif keys.ar_buckets is not None:
@@ -454,10 +464,10 @@ _FILES = st.lists(
     keys=_KEYS,
     repeats=st.sampled_from([0.3, 1, 1.5, 2]),
     micro=st.integers(1, 4),
-    rounding=st.sampled_from([16, 32]),
+    rounding=st.sampled_from([(16, 0), (32, 0), (16, 32), (32, 16)]),
 )
 def test_buckets_are_those_of_diffusion_pipe(files, keys, repeats, micro, rounding):
-    facts = replace(VIDEO, rounding_px=rounding)
+    facts = replace(VIDEO, rounding_px=rounding[0], trained_px=rounding[1])
     config = dataset(num_repeats=repeats, **keys)
     own = settings_of(config, config.directory[0])
     some = [row(f"{i}", **file) for i, file in enumerate(files)]

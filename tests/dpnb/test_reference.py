@@ -67,7 +67,7 @@ def test_a_table_for_each_table_and_a_heading_for_each_kind() -> None:
         assert f'\n#### `type = "{family}"`\n' in PAGE
         (row,) = [row for row in ROWS if f" {facts.title} |" in row]
         assert f"`{family}`" in row
-        assert f" {facts.rounding_px} px |" in row
+        assert f" {facts.multiple_px} px |" in row
     for optimizer in OPTIMIZERS:
         assert arm_of(optimizer) == "other" or f'\n#### `type = "{arm_of(optimizer)}"`\n' in PAGE
     for name in pytorch_optimizers.names():

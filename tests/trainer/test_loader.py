@@ -1,6 +1,7 @@
 """The order of training: the same examples however the work is spread, and the same after a resume."""
 
 import gc
+import math
 import threading
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, Directory
 from dpnb.schema.model import FACTS
 from trainer.data.cache import Cache
-from trainer.data.cache_keys import text_key
+from trainer.data.cache_keys import latents_key, text_key
 from trainer.data.fill import fill
 from trainer.data.folder import Folder
 from trainer.data.hashing import hashed
@@ -143,6 +144,40 @@ def test_every_example_once_in_an_epoch(counts, micro, accumulation, dp, seed, e
         assert {b.epoch for b in batches} == {epoch}
         served += [seed for b in batches for seed in b.seeds]
     assert len(set(served)) == len(served) == made.examples_per_epoch
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    repeats=st.sampled_from([0.5, 1, 1.5, 2, 3]),
+    dp=st.integers(1, 3),
+    accumulation=st.integers(1, 2),
+    stop=st.integers(0, 100),
+    captions=st.integers(1, 2),
+)
+def test_every_example_is_seen_as_often_as_asked(counts, repeats, dp, accumulation, stop, captions):
+    """In an epoch, by all ranks together, with a resume anywhere in it."""
+    # So many of each that every bucket is whole global batches, and nothing is left out.
+    whole = 2 * dp * accumulation
+    counts = [count * whole for count in counts]
+    made = make(counts, dp=dp, accumulation=accumulation, repeats=repeats, captions=captions)
+    stop %= made.steps_per_epoch + 1
+    served: Counter[float] = Counter()
+    for rank in range(dp):
+        with loader(made, dp_rank=rank) as source:
+            before = list(islice(source, stop * accumulation))
+            state = source.state_dict()
+        with loader(made, dp_rank=rank) as source:
+            source.load_state_dict(state)
+            after = list(islice(source, (made.steps_per_epoch - stop) * accumulation))
+        served.update(float(batch.tensors["latents"][0, 0]) for batch in before + after)
+    sizes = {index: bucket.size for bucket in made.buckets for index in bucket.rows}
+    names = [latents_key(row.path.name, sizes[i], "p").name[:12] for i, row in enumerate(made.rows)]
+    seen = [served[float(torch.tensor(float(int(name, 16))))] for name in names]
+    assert sum(seen) == sum(int(count * captions * repeats) for count in counts)
+    low, high = math.floor(repeats * captions), math.ceil(repeats * captions)
+    assert set(seen) <= {low, high}
+    assert repeats % 1 or set(seen) == {repeats * captions}
 
 
 @pytest.mark.parametrize("uncond_fraction", [0.0, 0.5])

@@ -29,7 +29,8 @@ class FamilyFacts:
 
     `network`: diffusers class of the network that is trained, `components`: sub-folders of a complete model.
     `needs`: sets of keys, one of which has to be there in full. `adapters`: adapter types it takes.
-    `rounding_px`: both sides of a bucket are multiples of this. `video`: it is trained on clips as well as pictures; a
+    `rounding_px`: both sides of a bucket are multiples of this; then what is trained is brought to multiples of
+    `trained_px`, as is an exact size (0: no second time). `video`: it is trained on clips as well as pictures; a
     clip has k * `frames_per_latent` + `frame_offset` frames (or 1), re-timed to `fps`.
     `edit`: it takes control pictures (control_path). `block_swap`: blocks can wait in host memory, `max_swap` at most
     (None where that depends on the weights). `cached_text`: captions are encoded before training, not during it.
@@ -39,6 +40,7 @@ class FamilyFacts:
     title: str
     needs: tuple[tuple[str, ...], ...] = ()
     rounding_px: int = 16
+    trained_px: int = 0
     network: str = ""
     components: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ALL_ADAPTERS
@@ -54,6 +56,11 @@ class FamilyFacts:
     cached_text: bool = True
     robust_loss: bool = True
     fuses: bool = False
+
+    @property
+    def multiple_px(self) -> int:
+        """Sizes of which both sides are multiples of this are trained and drawn as they are."""
+        return max(self.rounding_px, self.trained_px)
 
     def whole_frames(self, frames: int) -> int:
         """The longest clip that the network takes out of `frames` frames."""

@@ -15,6 +15,7 @@ class HunyuanImageModel(k.ModelSection):
         title="HunyuanImage 2.1",
         needs=(("transformer_path", "vae_path", "text_encoder_path", "byt5_path"),),
         rounding_px=32,
+        trained_px=16,
         block_swap=True,
         max_swap=36,
     )

@@ -15,6 +15,7 @@ class Ltx2Model(k.ModelSection):
         title="LTX 2",
         needs=(("diffusion_model", "text_encoder"),),
         full_finetune=False,
+        trained_px=32,
         video=True,
         frames_per_latent=8,
         fps=24,

@@ -16,6 +16,7 @@ class MinimaxH3Model(k.ModelSection):
     facts: ClassVar[k.FamilyFacts] = k.FamilyFacts(
         title="MiniMax H3",
         needs=(("diffusion_model", "vae", "audio_vae", "text_encoders"),),
+        trained_px=32,
         video=True,
         frames_per_latent=17,
         frame_offset=0,
