@@ -15,7 +15,14 @@ from pydantic.fields import FieldInfo
 from dpnb.schema.base import Section, Ui, ui_of
 from dpnb.toml.write import inline
 
-_TEXTS = {None: "text", "dir": "folder", "file": "file", "path": "file or folder", "output_dir": "folder"}
+_TEXTS = {
+    None: "text",
+    "dir": "folder",
+    "file": "file",
+    "path": "file or folder",
+    "output_dir": "folder",
+    "pictures": "folder or .tar file",
+}
 _BOUNDS = ("ge", "gt", "le", "lt", "min_length", "max_length")
 
 

@@ -211,8 +211,9 @@ def size_at(area_px: float, ratio: float, frames: int, facts: FamilyFacts) -> Si
     """The bucket of an area and an aspect ratio: w = sqrt(area * ratio), h = area / w, both rounded for the family; a
     few families round twice, which is not the same as once."""
     width = math.sqrt(area_px * ratio)
-    sides = (round_to(side, facts.rounding_px) for side in (width, area_px / width))
-    return Size(*(round_to(side, facts.trained_px or facts.rounding_px) for side in sides), frames)
+    rounded = round_to(width, facts.rounding_px), round_to(area_px / width, facts.rounding_px)
+    last = facts.trained_px or facts.rounding_px
+    return Size(round_to(rounded[0], last), round_to(rounded[1], last), frames)
 
 
 def batch_of(setting: MicroBatch, size: Size) -> int:

@@ -10,6 +10,7 @@ a pure function of the texts and the settings, so that an unchanged caption is f
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import random
 import re
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dpnb.dataset.archive import open_file
 from dpnb.errors import DatasetError
 from dpnb.schema.dataset import DirectorySettings
 
@@ -59,7 +61,8 @@ def folder_captions(files: Sequence[Path]) -> FolderCaptions:
 def read_text(path: Path) -> str:
     """A text file in UTF-8, with or without byte-order mark. Raises `DatasetError` naming file and byte."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig") as file:
+            return file.read()
     except UnicodeDecodeError as error:
         message = (
             f"{path} is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}): save it as UTF-8"

@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from dpnb.dataset.archive import archive_of, open_file, read_file
 from dpnb.dataset.video import VIDEO_SUFFIXES
 from dpnb.errors import DatasetError
 
@@ -42,7 +43,7 @@ _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK"
 
 _OTHER_KINDS = {
     **dict.fromkeys(VIDEO_SUFFIXES, "a video: only pictures can be shown here"),
-    ".tar": "an archive: unpack it, and name the folder instead",
+    ".tar": "not an uncompressed tar file: unpack it, and name the folder instead",
     ".zip": "an archive: unpack it, and name the folder instead",
     ".heic": "a HEIC picture, which Pillow cannot read: convert it to JPEG or PNG",
     ".heif": "a HEIF picture, which Pillow cannot read: convert it to JPEG or PNG",
@@ -58,7 +59,9 @@ def open_picture(source: Path | BinaryIO) -> Image:
     # the first still loads is told that there is nothing more to load, and "cannot identify" its file).
     Image.init()
     try:
-        image = Image.open(source)
+        image = Image.open(open_file(source) if isinstance(source, Path) and archive_of(source) else source)
+    except DatasetError:
+        raise
     except Exception as error:  # a broken file can raise nearly anything in a decoder; each becomes a reason
         raise DatasetError(_reason(error, source)) from error
     try:
@@ -256,7 +259,7 @@ def fit(image: Image, width_px: int, height_px: int) -> Image:
 def crop(path: Path, width_px: int, height_px: int) -> Image:
     """What is trained of one file in one bucket. Raises `DatasetError` naming the file when it cannot be decoded."""
     try:
-        return fit(decode(path.read_bytes()), width_px, height_px)
+        return fit(decode(read_file(path)), width_px, height_px)
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from error
     except OSError as error:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dpnb.dataset.archive import archive_of, is_archive, read_archive
 from dpnb.dataset.captions import CAPTIONS_FILE, FolderCaptions, final_captions, folder_captions
 from dpnb.dataset.headers import Header, Signature, check_file, read_header
 from dpnb.dataset.listing import Identity, Listing, Passed, identity, list_folder, list_tree, printable
@@ -211,21 +212,52 @@ def _folders(
     path: Path, settings: DirectorySettings, position: int, apart: Set[Identity]
 ) -> tuple[list[_Folder], list[str]]:
     """A folder, and those below it where they are asked for; and a note of each that was passed by."""
+    if is_archive(path):
+        try:
+            within, notes = _archived(path, settings, position)
+        except DatasetError as error:
+            raise DatasetError(f"the archive '{path}' is {error}. Correct [[directory]] path") from error
+        return within or [_folder(Listing(path, (), ()), settings, position, ())], notes
     top = list_folder(path)
-    if not settings.recursive:
-        return [_folder(top, settings, position, top.below)], []
     folders, passed = [], []
-    for found in list_tree(top, apart):
+    for found in list_tree(top, apart) if settings.recursive else [top]:
         if isinstance(found, Passed):
             passed.append(f"{found.path}: is left out: {found.reason}")
-        else:
-            folders.append(_folder(found, settings, position, ()))
+            continue
+        folders.append(_folder(found, settings, position, () if settings.recursive else found.below))
+        for file in found.files:
+            if _is_whole_archive(file):
+                within, notes = _archived(file, settings, position)
+                folders, passed = folders + within, passed + notes
     return folders, passed
 
 
 def _folder(found: Listing, settings: DirectorySettings, position: int, unread: tuple[str, ...]) -> _Folder:
-    pictures = tuple(file for file in found.files if _suffix(file.name) not in SIDECAR_SUFFIXES)
+    pictures = tuple(
+        file for file in found.files if _suffix(file.name) not in SIDECAR_SUFFIXES and not _is_whole_archive(file)
+    )
     return _Folder(found.path, position, settings, folder_captions(found.files), pictures, unread)
+
+
+def _is_whole_archive(path: Path) -> bool:
+    """Whether it is an archive whose files are read; one that cannot be is named like a broken picture."""
+    try:
+        return is_archive(path) and bool(read_archive(path).members)
+    except DatasetError:
+        return False
+
+
+def _archived(path: Path, settings: DirectorySettings, position: int) -> tuple[list[_Folder], list[str]]:
+    """The folders within a tar file, however deep, each with its own captions; and a note when it is cut off. Raises
+    `DatasetError` when it is no tar file."""
+    archive = read_archive(path)
+    found: dict[Path, list[Path]] = {}
+    for name in sorted(archive.members):
+        if not any(part.startswith(".") and part != ".." for part in name.split("/")):
+            found.setdefault((path / name).parent, []).append(path / name)
+    listings = (Listing(folder, tuple(files), ()) for folder, files in sorted(found.items()))
+    notes = [f"{path}: {archive.problem}"] if archive.problem else []
+    return [_folder(listing, settings, position, ()) for listing in listings], notes
 
 
 def _suffix(name: str) -> str:
@@ -291,6 +323,8 @@ def _row(path: Path, folder: _Folder, known: Known, fresh: Known) -> Row:
         reason = "its name is not UTF-8 text: rename it"
         return Row(Path(words), folder.position, reason=reason, cause="unreadable")
     try:
+        if ".." in path.parts and archive_of(path):
+            raise DatasetError("its name leads out of its archive: rename it")
         header = _header(path, known, fresh)
     except DatasetError as error:
         return Row(path, folder.position, reason=str(error), cause="unreadable")

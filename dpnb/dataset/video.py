@@ -11,12 +11,14 @@ of the file. PyAV is imported inside the functions: nobody without videos pays f
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
+from dpnb.dataset.archive import archive_of, open_file
 from dpnb.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ def container_of(path: Path) -> str | None:
     FFmpeg is never left to guess: its guesses include playlists, which make it open other files and addresses.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(_SNIFFED_BYTES)
     except OSError as error:
         words = "permission denied" if isinstance(error, PermissionError) else error.strerror
@@ -129,12 +131,12 @@ def read_film(path: Path) -> Film:
     if kind is None:
         raise DatasetError(f"corrupt, or not a video although its name ends in {path.suffix.lower()}")
     try:
-        with av.open(str(path), format=kind) as container:
+        with _source(path) as source, av.open(source, "r", format=kind) as container:
             if not container.streams.video:
                 raise DatasetError("holds sound but no pictures")
             stream = container.streams.video[0]
             width, height, rotation = _upright(container, stream)
-            times, fps = _times(container, stream, path.stat().st_size)
+            times, fps = _times(container, stream, container.size)
     except DatasetError:
         raise
     except Exception as error:  # a broken file can raise nearly anything in a decoder; each becomes a reason
@@ -144,6 +146,16 @@ def read_film(path: Path) -> Film:
     gaps = [after - before for before, after in itertools.pairwise(times)]
     variable = bool(gaps) and max(gaps) - min(gaps) > max(_EVEN_SECONDS, 0.1 / fps)
     return Film(width, height, len(times), fps, rotation, variable, times[0], times[-1])
+
+
+@contextlib.contextmanager
+def _source(path: Path) -> Iterator[str | BinaryIO]:
+    """What FFmpeg opens: a file by its name, which is faster, or a member of a tar file."""
+    if archive_of(path) is None:
+        yield str(path)
+    else:
+        with open_file(path) as file:
+            yield file
 
 
 def _upright(container: InputContainer, stream: VideoStream) -> tuple[int, int, int]:
@@ -228,7 +240,7 @@ def clip_pictures(path: Path, film: Film, clip: Clip, length: int) -> Iterator[I
         raise DatasetError(f"has {retimed} frames once re-timed, fewer than the {length} of its bucket")
     wanted = _wanted_seconds(film, retimed)[clip.start : clip.start + length]
     try:
-        with av.open(str(path), format=container_of(path) or "none") as container:
+        with _source(path) as source, av.open(source, "r", format=container_of(path) or "none") as container:
             yield from _decoded(container, film, wanted)
     except DatasetError:
         raise

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dpnb.dataset.archive import open_file
 from dpnb.dataset.crop import TURNED, orientation_in
 
 _ANIMATED, _HAS_XMP, _HAS_EXIF = 0x02, 0x04, 0x08  # XMP data can hold a rotation too
@@ -18,7 +19,7 @@ _MOST_EXIF_BYTES = 1 << 20
 
 def webp_size(path: Path) -> tuple[int, int] | None:
     """(width, height) in px after EXIF rotation; None where Pillow has to look. Raises `OSError` as opening does."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(12)
         if head[:4] != b"RIFF" or head[8:] != b"WEBP":
             return None

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, Union, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, model_validator
 from pydantic.fields import FieldInfo
 
-PathKind = Literal["dir", "file", "path", "output_dir"]
+PathKind = Literal["dir", "file", "path", "output_dir", "pictures"]
 Pending = Literal["", "ignored", "refused"]
 OTHER = "other"  # the arm of a union by `type` that takes every type which no other arm names
 
@@ -52,6 +52,7 @@ class Ui:
     pending: Pending = ""
 
 
+Pictures: TypeAlias = Annotated[str, Ui(path="pictures")]
 InputDir: TypeAlias = Annotated[str, Ui(path="dir")]
 InputFile: TypeAlias = Annotated[str, Ui(path="file")]
 OutputDir: TypeAlias = Annotated[str, Ui(path="output_dir")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, create_model
 
-from dpnb.schema.base import InputDir, InputFile, Section, Ui
+from dpnb.schema.base import InputDir, InputFile, Pictures, Section, Ui
 
 Ratio: TypeAlias = Annotated[int | float, Field(gt=0)]
 Side: TypeAlias = Annotated[int, Field(ge=1)]
@@ -116,8 +116,9 @@ class DirectorySettings(Section):
 class _Folder(Section):
     """A folder of pictures and their captions (name.jpg with name.txt)."""
 
-    path: InputDir
-    """Folder with pictures, and captions of the same name in .txt files or all in captions.json."""
+    path: Pictures
+    """Folder with pictures, and captions of the same name in .txt files or all in captions.json. Uncompressed .tar
+    files in it are read like folders, and so is one that is named here."""
     mask_path: InputDir | None = None
     """Folder of masks with the names and sizes of the pictures: white is trained in full, black not at all."""
     default_mask_file: Annotated[InputFile | None, Ui(advanced=True)] = None

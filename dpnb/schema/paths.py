@@ -33,7 +33,13 @@ def check_paths_at(loc: Loc, value: object, kind: PathKind) -> list[Problem]:
 
 def check_path(loc: Loc, value: str, kind: PathKind) -> list[Problem]:
     """What is wrong with one path. Relative paths count from the working directory, as diffusion-pipe's do."""
-    wanted = {"dir": "folder", "file": "file", "path": "file or folder", "output_dir": "folder"}[kind]
+    wanted = {
+        "dir": "folder",
+        "file": "file",
+        "path": "file or folder",
+        "output_dir": "folder",
+        "pictures": "folder or .tar file",
+    }[kind]
     if not value:
         return [Problem("error", "path", loc, "must not be empty.", f"Name a {wanted}.")]
     # A message stays on one line, whatever the path holds.
@@ -44,6 +50,8 @@ def check_path(loc: Loc, value: str, kind: PathKind) -> list[Problem]:
         if not obstacle:
             return []
         return [Problem("error", "path", loc, f"{shown} cannot be created: {obstacle}.", "Name another folder.")]
+    if kind == "pictures":
+        kind = "file" if value.lower().endswith(".tar") else "dir"
     if found == kind or (kind == "path" and found in ("dir", "file")):
         return []
     if found in ("dir", "file"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import ipywidgets as w
 
+from dpnb.dataset.archive import read_file
 from dpnb.dataset.bucket import Bucket, Size
 from dpnb.dataset.crop import decode, kept_box
 from dpnb.dataset.dryrun import DryRun, kept_share
@@ -32,7 +33,7 @@ def preview(row: Row, size: Size) -> bytes:
     from PIL import Image, ImageEnhance
 
     try:
-        picture = decode(row.path.read_bytes(), draft_px=2 * THUMBNAIL_PX)
+        picture = decode(read_file(row.path), draft_px=2 * THUMBNAIL_PX)
     except OSError as error:
         raise DatasetError(f"cannot be read: {error.strerror}") from error
     scale = min(1.0, THUMBNAIL_PX / max(row.width_px, row.height_px))

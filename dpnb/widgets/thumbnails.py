@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dpnb.dataset.archive import read_file
 from dpnb.dataset.crop import decode, open_picture
 from dpnb.dataset.scan import default_workers
 from dpnb.dataset.video import container_of, first_frame
@@ -123,7 +124,7 @@ def _thumbnail(path: Path, px: int) -> Thumbnail:
         # Opening a pipe, for one, would wait for ever.
         if not path.is_file():
             return Thumbnail(blank(), "not there, or not a regular file")
-        small = first_frame(path) if container_of(path) is not None else decode(path.read_bytes(), draft_px=px)
+        small = first_frame(path) if container_of(path) is not None else decode(read_file(path), draft_px=px)
     except OSError as error:
         return Thumbnail(blank(), f"cannot be read: {error.strerror}")
     except DatasetError as error:

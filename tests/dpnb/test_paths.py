@@ -24,6 +24,7 @@ EVAL = EvalDataset(name="a", config="a.toml")
 def folder(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
+    (tmp_path / "file.tar").write_text("x")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -43,6 +44,9 @@ def folder(tmp_path, monkeypatch):
         ("", "output_dir", "must not be empty. Name a folder."),
         ("", "file", "must not be empty. Name a file."),
         ("file", "dir", "'file' is not a folder. Name a folder."),
+        ("folder", "pictures", None),
+        ("file.tar", "pictures", None),
+        ("file", "pictures", "'file' is not a folder or .tar file. Name a folder or .tar file."),
         ("folder", "file", "'folder' is not a file. Name a file."),
         ("none", "file", "'none' does not exist. Relative paths count from the working directory ({cwd}): correct "
             "it, or write the full path."),

@@ -119,7 +119,7 @@ def test_floating_point_pixels(tmp_path):
         ("noext", b"hello", "not a picture that Pillow knows"),
         ("a.mp4", b"hello", "corrupt, or not a video although its name ends in .mp4"),
         ("a.mov", b"hello", "corrupt, or not a video although its name ends in .mov"),
-        ("a.tar", b"hello", "an archive: unpack it, and name the folder instead"),
+        ("a.tar", b"hello", "not an uncompressed tar file: unpack it, and name the folder instead"),
         ("a.HEIC", b"hello", "a HEIC picture, which Pillow cannot read: convert it to JPEG or PNG"),
     ],
 )

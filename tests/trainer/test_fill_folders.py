@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -327,3 +328,15 @@ def test_ranks_and_accumulation_draw_the_same(root):
         ]
 
     assert steps(2, 1) == steps(1, 2)
+
+
+def test_pictures_in_a_tar_file_are_those_beside_it(root):
+    """The same contents under the same names in the cache, and nothing is unpacked."""
+    filled(root, dataset(root))
+    with tarfile.open(root / "p.tar", "w") as archive:
+        for path in sorted((root / "p").iterdir()):
+            archive.add(path, path.name)
+    config = Dataset(resolutions=[32], directory=[Directory(path=str(root / "p.tar"))])
+    made, done, encoder, cache = filled(root, config)
+    assert (done.failures, done.hits, encoder.pictures, encoder.captions) == ([], 8, 0, [])
+    assert len(load(made, cache, config, 4)) == 4

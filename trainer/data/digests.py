@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dpnb.dataset.archive import open_file
 from dpnb.dataset.headers import Signature, check_file
 from dpnb.dataset.store import HeaderStore
 from dpnb.errors import DatasetError
@@ -40,7 +41,7 @@ class Digests:
             return known
         try:
             signature = check_file(path)
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dpnb.dataset.archive import read_file
 from dpnb.dataset.bucket import Plan, Size
 from dpnb.dataset.crop import decode
 from dpnb.dataset.headers import Signature, check_file
@@ -325,7 +326,7 @@ class _Filling:
                 grid = self.cache.grid(latents)
                 try:
                     key = mask_key(self.cache.digest(mask), wish.size, draw, grid)
-                    values = None if self.cache.has(key) else mask_on_grid(mask.read_bytes(), wish.size, draw, grid)
+                    values = None if self.cache.has(key) else mask_on_grid(read_file(mask), wish.size, draw, grid)
                 except (DatasetError, OSError) as error:
                     return f"its mask {mask} cannot be used: {str(error).removeprefix(f'{mask}: ')}"
                 if values is None:
@@ -378,7 +379,7 @@ def _decode(job: _Job) -> list[Tensor] | str:
     try:
         if clip is not None:  # too large to be hashed again
             return clip_pixels(path, clip, wanted) if check_file(path) == job.signature else changed
-        data = path.read_bytes()
+        data = read_file(path)
         return picture_pixels(data, wanted) if hashlib.sha256(data).hexdigest() == job.digest else changed
     except DatasetError as error:
         return str(error)
