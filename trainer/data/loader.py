@@ -168,8 +168,8 @@ class Loader(Iterator[MicroBatch]):
     """The micro-batches of one data-parallel rank, read ahead in a thread.
 
     A thread is enough: copying mapped latents releases the interpreter, and a training waits 0.2 ms for a micro-batch
-    of 8 (tests/bench/bench_cache.py), less than worker processes take to hand one over. Where there is CUDA the tensors
-    are in pinned memory.
+    of 8 (tests/bench/bench_cache.py), less than worker processes take to hand one over. Where there is CUDA the
+    tensors are in pinned memory.
 
     Training goes on for ever, epoch after epoch; evaluation (`evaluation=True`: fixed order, fixed seeds) ends with
     the epoch and begins anew with the next `iter`. `folders` stand in the order of the dataset's directories; nothing
