@@ -156,12 +156,21 @@ def duplicates(arguments: argparse.Namespace) -> int:
     change = None if arguments.dry_run else set_aside(found)
     if arguments.json:
         groups = [[copy.to_json(found.folder) for copy in group] for group in found.groups]
-        _print_json(arguments.folder, change, files=found.files, groups=groups, unreadable=list(found.unreadable))
+        _print_json(
+            arguments.folder,
+            change,
+            files=found.files,
+            groups=groups,
+            unreadable=list(found.unreadable),
+            passed=list(found.passed),
+        )
         return 0
     words = "would go aside" if arguments.dry_run else "are aside"
     print(f"{found.files:,} pictures and clips in {found.folder}; {found.extra:,} copies {words}", end="")
     print(f" ({size_words(found.extra_bytes)})" if found.extra else "")
     _listed(_group_words(found), everything=arguments.all)
+    for why in found.passed:
+        print(f"passed by: {why}")
     if found.unreadable:
         print("cannot be read, see dpnb repair:")
         _listed(list(found.unreadable), everything=arguments.all)

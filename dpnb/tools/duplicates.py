@@ -4,7 +4,8 @@
     set_aside(found)                      all but the kept go aside, with their captions; `aside.undo` takes it back
 
 Equal files are told by SHA-256, also clips; near copies (smaller, recompressed, another format) by perceptual.py. Kept
-is the largest; a caption that only another one has is handed on to it.
+is the largest; a caption that only another one has is handed on to it. What is meant to be alike is passed by, and that
+is told: folders of masks and control pictures, and a train/ that is made of the raw/ beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dpnb.dataset.captions import CAPTIONS_FILE
 from dpnb.dataset.headers import read_header
 from dpnb.dataset.listing import printable
 from dpnb.dataset.scan import SIDECAR_SUFFIXES, Progress, default_workers
+from dpnb.dataset.tagged import RAW, TRAIN
 from dpnb.errors import DatasetError
 from dpnb.tools import DEFAULT_THRESHOLD
 from dpnb.tools.aside import Change, Finding, Move, Step, Write, carry_out, seen
@@ -29,6 +31,10 @@ from dpnb.tools.perceptual import BITS, Fingerprint, fingerprint
 from dpnb.tools.repair_files import claims_to_be_media
 
 _CHUNK = 512
+_MEANT_ALIKE = {
+    **dict.fromkeys(("mask", "masks"), "masks are alike by nature"),
+    **dict.fromkeys(("control", "controls", "conditioning"), "control pictures belong to their pictures"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +57,16 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """What was found among so many pictures and clips. Each group begins with the one to keep."""
+    """What was found among so many pictures and clips. Each group begins with the one to keep.
+
+    `passed`: folders that were not looked at, and why.
+    """
 
     folder: Path
     files: int
     groups: tuple[tuple[Copy, ...], ...]
     unreadable: tuple[str, ...] = ()
+    passed: tuple[str, ...] = ()
 
     @property
     def extra(self) -> int:
@@ -104,7 +114,7 @@ def find_duplicates(
     if not -1 <= threshold <= BITS // 2:
         raise DatasetError(f"threshold = {threshold}: expected -1 (equal files only) to {BITS // 2} of {BITS} bits")
     folder = Path(folder)
-    paths, captions = _media(folder)
+    paths, captions, passed = _media(folder)
     unreadable: list[str] = []
     others = 0
     with ThreadPoolExecutor(workers or default_workers()) as pool:
@@ -125,14 +135,21 @@ def find_duplicates(
         digests = _digests(known, pool)
     check_wanted(cancelled)
     groups = _groups(known, digests, threshold, cancelled)
-    return Duplicates(folder, len(paths) - others, tuple(groups), tuple(unreadable))
+    return Duplicates(folder, len(paths) - others, tuple(groups), tuple(unreadable), passed)
 
 
-def _media(folder: Path) -> tuple[list[Path], set[Path]]:
-    """Pictures and clips to compare, and the captions that have something to say."""
+def _media(folder: Path) -> tuple[list[Path], set[Path], tuple[str, ...]]:
+    """Pictures and clips to compare, the captions that have something to say, and the folders that are passed by."""
     paths: list[Path] = []
     captions: set[Path] = set()
+    passed: dict[Path, str] = {}
     for listing in own_folders(folder):
+        if listing.path.parent in passed:
+            passed[listing.path] = ""  # told with the one above
+            continue
+        if listing.path != folder and (why := _meant_alike(listing.path)):
+            passed[listing.path] = f"{listing.path.relative_to(folder).as_posix()}/: {why}"
+            continue
         for path in listing.files:
             if printable(path) is not None or path.is_symlink():
                 continue
@@ -140,7 +157,14 @@ def _media(folder: Path) -> tuple[list[Path], set[Path]]:
                 paths.append(path)
             elif path.suffix.lower() == ".txt" and _says_something(path):
                 captions.add(path.with_suffix(".txt"))
-    return paths, captions
+    return paths, captions, tuple(why for why in passed.values() if why)
+
+
+def _meant_alike(path: Path) -> str:
+    """Why the pictures of a folder are copies on purpose; empty for any other folder."""
+    if path.name == TRAIN and (path.parent / RAW).is_dir():
+        return f"it is made of {RAW}/ beside it"
+    return _MEANT_ALIKE.get(path.name.lower(), "")
 
 
 def _says_something(path: Path) -> bool:

@@ -124,7 +124,8 @@ class Duplicates:
 
     def _show(self, found: Found) -> None:
         self.found, self._choices, self._page = found, {}, 0
-        self.frame.outcome.value = rows_html("Cannot be read (see Repair)", found.unreadable)
+        unreadable = rows_html("Cannot be read (see Repair)", found.unreadable)
+        self.frame.outcome.value = rows_html("Passed by", found.passed) + unreadable
         self._tell()
         self._draw()
         offer_undo(self.undo_button, self.folder.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -60,6 +61,21 @@ def test_moving_writing_and_undoing(folder):
     assert last_change(folder) is None
     with pytest.raises(DatasetError, match=f"{folder} has no change to undo"):
         undo(folder)
+
+
+def test_a_file_system_without_hard_links(folder, monkeypatch):
+    def refuse(self: Path, target: Path) -> None:
+        if os.path.lexists(self):
+            raise FileExistsError(errno.EEXIST, "File exists", str(self))
+        raise OSError(errno.EPERM, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    before = {name: found[:2] for name, found in snapshot(folder).items()}
+    findings = [moved(folder, "a.txt", None), moved(folder, "b.txt", "B.txt"), written(folder, "c.txt", b"new")]
+    assert carry_out(folder, "repair", [*findings, written(folder, "d.txt", b"made")]).refused == ()
+    assert set(snapshot(folder)) == {"B.txt", "c.txt", "d.txt"}
+    assert undo(folder).refused == ()
+    assert {name: found[:2] for name, found in snapshot(folder).items()} == before
 
 
 def test_nothing_to_do_leaves_no_trace(folder):

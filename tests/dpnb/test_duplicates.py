@@ -143,6 +143,16 @@ def test_a_chain_of_small_differences_unites_nothing_far_apart(tmp_path):
             assert int(np.bitwise_count(apart).sum()) <= 8
 
 
+def test_what_is_meant_to_be_alike_is_passed_by(tmp_path):
+    for place in ("raw/a.png", "train/a.png", "train/below/a.png", "b/masks/1.png", "b/masks/2.png", "b/a.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        scene(0).save(tmp_path / place)
+    found = find_duplicates(tmp_path)
+    assert groups(found) == [[("b/a.png", "kept"), ("raw/a.png", "equal")]]
+    assert found.passed == ("b/masks/: masks are alike by nature", "train/: it is made of raw/ beside it")
+    assert find_duplicates(tmp_path / "train").extra == 1, "what a person names is looked at"
+
+
 def test_settings_and_cancelling(photos):
     with pytest.raises(DatasetError, match=r"threshold = 65: expected -1 \(equal files only\) to 64 of 128 bits"):
         find_duplicates(photos, threshold=65)

@@ -159,6 +159,24 @@ def test_a_captions_json_that_is_none_keeps_the_names(tmp_path):
     assert "A.JPG: upper-case suffix; not renamed, since " in finding.words
 
 
+def test_what_is_kept_beside_a_picture_goes_with_it(tmp_path):
+    picture(tmp_path / "a.jpg.jpg")
+    (tmp_path / "a.jpg.json").write_text('{"licence": "kept"}')
+    (tmp_path / "cut.png").write_bytes(b"")
+    (tmp_path / "cut.json").write_text("{}")
+    assert sorted(repaired(tmp_path)) == ["a.jpg", "a.json"]
+
+
+def test_a_captions_json_in_another_encoding(tmp_path):
+    picture(tmp_path / "a.jpg")
+    listing = '{"a.jpg": ["größe"]}'
+    (tmp_path / "captions.json").write_bytes(listing.encode("utf-16"))
+    assert repaired(tmp_path)["captions.json"] == listing.encode()
+    picture(tmp_path / "B.JPG")
+    (tmp_path / "captions.json").write_bytes('{"B.JPG": ["größe"]}'.encode("utf-8-sig"))
+    assert repaired(tmp_path)["captions.json"] == '{"B.jpg": ["größe"]}'.encode(), "both at once"
+
+
 def test_links_and_names_are_told_only(tmp_path):
     elsewhere = picture(tmp_path / "elsewhere" / "x.JPG", "PNG")
     folder = tmp_path / "photos"

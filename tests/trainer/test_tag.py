@@ -6,6 +6,7 @@ import contextlib
 import json
 import pickle
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -258,6 +259,13 @@ def test_stopping_and_failing(folder, model, capsys):
     assert tag_main([str(run.path)]) == 1
     assert "job.json is not there or no JSON object: start the tagger anew" in capsys.readouterr().err
     assert tag_main([]) == 2
+
+
+def test_without_the_libraries_of_the_trainer(folder, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trainer.jobs.vision", None)
+    (folder / JOB_FOLDER).mkdir()
+    with pytest.raises(ModelError, match=r"needs PyTorch and transformers \(.*\): pip install 'dpnb\[train\]'"):
+        tag(job_for(folder, model), RunDir(folder / JOB_FOLDER))
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

@@ -203,8 +203,11 @@ class Tagger:
     def _eyes(self) -> VisionModel:
         """The model, loaded when it is first needed."""
         if self._model is None:
-            from trainer.jobs.vision import VisionModel
-
+            try:
+                from trainer.jobs.vision import VisionModel
+            except ImportError as error:
+                message = f"the super-tagger needs PyTorch and transformers ({error}): pip install 'dpnb[train]'"
+                raise ModelError(message) from error
             started = time.monotonic()
             self.report.phase("loading", f"loading {self.job.model}")
             self.report.keep_request({})
