@@ -4,8 +4,8 @@
     set_aside(found)                      all but the kept go aside, with their captions; `aside.undo` takes it back
 
 Equal files are told by SHA-256, also clips; near copies (smaller, recompressed, another format) by perceptual.py. Kept
-is the largest; a caption that only another one has is handed on to it. What is meant to be alike is passed by, and that
-is told: folders of masks and control pictures, and a train/ that is made of the raw/ beside it.
+is the largest; a caption that only another one has is handed on to it. Folders of what is meant to be alike are passed
+by, and told: masks, control pictures, and a train/ that is made of the raw/ beside it.
 """
 
 from __future__ import annotations

@@ -155,12 +155,15 @@ class Duplicates:
         set_class(self._pages, "dpnb-hidden", len(groups) <= PER_PAGE)
         self.earlier.disabled, self.later.disabled = self._page == 0, first + PER_PAGE >= len(groups)
 
+    def name_of(self, copy: Copy) -> str:
+        """A copy by its path below the folder."""
+        return str(copy.path) if self.found is None else copy.path.relative_to(self.found.folder).as_posix()
+
     def pictures(self, group: tuple[Copy, ...], kept: int) -> str:
         """The copies of a group as HTML."""
-        folder = Path() if self.found is None else self.found.folder
         figures = []
         for place, copy in enumerate(group[:PICTURES]):
-            name = copy.path.relative_to(folder).as_posix()
+            name = self.name_of(copy)
             picture = picture_html(self._thumbnails.of(copy.path).data, name)
             facts = f"{copy.width_px} x {copy.height_px}, {size_words(copy.size_bytes)}"
             facts += ", captioned" if copy.captioned else ""
@@ -224,7 +227,8 @@ class _Slot:
             self.pictures.value = ""
             return
         self._showing = True
-        options = [(copy.path.name, number) for number, copy in enumerate(group)] + [("all of them", _KEEP_ALL)]
+        names = [(self._panel.name_of(copy), number) for number, copy in enumerate(group)]
+        options = [*names, ("all of them", _KEEP_ALL)]
         if tuple(options) != tuple(self.choice.options):
             self.choice.options = options
         self.choice.value = kept

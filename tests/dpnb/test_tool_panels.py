@@ -151,6 +151,7 @@ def test_duplicates(tmp_path, made):
     assert [hidden(slot.widget) for slot in panel._slots] == [False] + [True] * (PER_PAGE - 1)
     assert panel.later.disabled
     panel.earlier.click()
+    assert [label for label, _ in first.choice.options] == ["0.png", "copy of 0.png", "all of them"]
     first.choice.value = 1
     panel._slots[1].choice.value = -1
     assert panel._slots[1].pictures.value.count("dpnb-kept") == 2
