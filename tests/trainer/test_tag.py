@@ -229,7 +229,7 @@ def test_a_killed_process_goes_on_where_it_was(folder, model):
     run = tagging.start(job_for(folder, model, max_new_tokens=12))
     with pytest.raises(RunError, match="is being started or run by another process"):
         tagging.start(job_for(folder, model))
-    until(lambda: len(complete(folder)) >= 2 or run.is_over, 120)
+    until(lambda: len(complete(folder)) >= 2 or run.is_over, 240)
     assert run.state == "running", run.log()
     assert run.status.phase == "captioning"
     run.kill()
