@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["training", "dataset"]
 _NOT_READABLE = 2
+_OF_OTHERS = ("general", "datasets")  # the tables of a dataset file of kohya and musubi-tuner
 
 
 def add_validate(command: argparse.ArgumentParser) -> None:
@@ -106,6 +107,7 @@ def kind_of(text: str) -> Kind:
         if name is None or not (name[1] or "=" in line):
             continue
         weight = 3 if name[1] else 1  # a table says more than a key, which may have slipped in
+        points["dataset"] += name[2] in _OF_OTHERS
         points["training"] += weight * (name[2] in Training.model_fields)
         points["dataset"] += weight * (name[2] in Dataset.model_fields)
     return "dataset" if points["dataset"] > points["training"] else "training"

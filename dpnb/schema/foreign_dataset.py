@@ -12,6 +12,7 @@ _SIZES = "Aspect ratios bound the buckets: min_ar, max_ar and num_ar_buckets."
 _TAGS = "It is how many shuffled orders are cached, such as 10; 0 is off."
 _SHARE = "It is a share of the pictures, such as 0.5; 0 is off."
 _NOT_READ = "Nothing reads it."
+_IMPORT = "`dpnb import` makes files of ours of the whole."
 _OWN_SIZES = "Sizes are read from the pictures themselves; leave it out."
 
 KOHYA_FOLDERS: dict[str, tuple[str, str]] = {
@@ -47,13 +48,13 @@ KOHYA_FOLDERS: dict[str, tuple[str, str]] = {
         "eval_datasets",
         "It is in the training file: held-out pictures have a dataset file of their own.",
     ),
-    "general": ("", "The keys of [general] stand at the top of the file."),
-    "datasets": ("directory", "Each folder is a [[directory]]."),
+    "general": ("", f"The keys of [general] stand at the top of the file. {_IMPORT}"),
+    "datasets": ("directory", f"Each folder is a [[directory]]. {_IMPORT}"),
 }
 
 KOHYA_AND_MUSUBI_FOLDERS: dict[str, tuple[str, str]] = {
-    "general": ("", "The keys of [general] stand at the top of the file."),
-    "datasets": ("directory", "Each folder is a [[directory]]."),
+    "general": ("", f"The keys of [general] stand at the top of the file. {_IMPORT}"),
+    "datasets": ("directory", f"Each folder is a [[directory]]. {_IMPORT}"),
     "resolution": ("resolutions", "It is a list: resolutions = [1024]."),
     "batch_size": ("micro_batch_size_per_gpu", "It is in the training file."),
     "enable_bucket": ("enable_ar_bucket", ""),
@@ -87,7 +88,7 @@ AI_TOOLKIT_FOLDERS: dict[str, tuple[str, str]] = {
     "shuffle_tokens": ("cache_shuffle_num", _TAGS),
     "cache_latents_to_disk": ("", _ALWAYS_CACHED),
     "resolution": ("resolutions", "It is a list: resolutions = [1024]."),
-    "datasets": ("directory", "Each folder is a [[directory]]."),
+    "datasets": ("directory", f"Each folder is a [[directory]]. {_IMPORT}"),
 }
 
 AI_TOOLKIT_ONLY_FOLDERS: dict[str, tuple[str, str]] = {

@@ -171,7 +171,7 @@ _SHORT_NAMES = {
 
 def did_you_mean(seen: str, choices: Sequence[str]) -> str:
     """A name that was probably meant: the same words in another order, or nearly the same letters; else nothing."""
-    low = seen.lower()
+    low = seen.lower().replace("-", "_").replace(" ", "_")
     words = sorted(low.split("_"))
     near = [c for c in choices if c == _SHORT_NAMES.get(low) or sorted(c.split("_")) == words]
     # A number in a name is never a slip of the fingers: float8 is not float32. One too many may be: wan2.1 is wan.

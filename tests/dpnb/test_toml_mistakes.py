@@ -89,6 +89,8 @@ def test_a_missing_type_is_guessed_where_one_kind_alone_fits():
         (TOP + WAN + ADAPTER + OPTIMIZER + "[lr_scheduler]\ntype = 'cosine'\n",
             "16:1: error: lr_scheduler: {type = 'cosine'} is not one of constant, linear, cosine. It is one word, not "
             "a table: write lr_scheduler = 'cosine'."),
+        (TOP.replace("save_every_n_epochs", "save-every-n-epochs") + WAN + ADAPTER + OPTIMIZER,
+            "4:1: error: save-every-n-epochs: unknown key. Did you mean 'save_every_n_epochs'?"),
         # names that share letters, and no more
         (TOP + "[training_methods]\na = 1\n" + WAN + OPTIMIZER,
             "5:1: error: training_methods: unknown key. Tables known here: "),
@@ -164,6 +166,10 @@ def test_training_files(text, message):
         (DATA + "caption_path = 'x'\n",
             "4:1: error: directory[0].caption_path: unknown key. There is no such key: remove it."),
         (DATA + "type = 'x'\n", "4:1: error: directory[0].type: unknown key. There is no such key: remove it."),
+        ("[general]\nresolution = 512\n",
+            "1:1: error: general: unknown key. 'general' is a name of kohya sd-scripts and musubi-tuner. There is no "
+            "such key here. The keys of [general] stand at the top of the file. `dpnb import` makes files of ours of "
+            "the whole."),
         ("image_dir = 'x'\n" + DATA, "1:1: error: image_dir: unknown key. 'image_dir' is a name of kohya sd-scripts"),
     ],
 )  # fmt: skip

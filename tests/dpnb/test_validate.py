@@ -160,6 +160,7 @@ def test_lines_for_people(folder, capsys):
         ("# resolutions = [1]\n# [[directory]]\n", "training"),
         ("", "training"),
         ("trigger_word = 'x'\n", "training"),
+        ("[general]\nresolution = 512\n[[datasets]]\nimage_directory = 'x'\n", "dataset"),
     ],
 )
 def test_a_file_is_known_by_its_keys(text, kind):
@@ -175,16 +176,19 @@ def test_a_dataset_file_without_a_folder(folder, capsys):
 
 
 def test_a_cold_start_is_quick(folder):
-    seconds = []
-    for _ in range(3):
-        start = os.times()
-        argv = [sys.executable, "-m", "dpnb.cli", "validate", "run.toml"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        end = os.times()
-        # Its own work, so that others on the machine do not count.
-        seconds.append(end.children_user + end.children_system - start.children_user - start.children_system)
-        assert done.returncode == 0, done.stderr
-    assert min(seconds) < 1.2  # under 0.45 s on a quiet machine; the goal is 0.6 s
+    """Under 0.6 s is the goal, and 0.45 s on a quiet machine; here against what is not ours of it, by its own work."""
+
+    def seconds(*argv: str) -> float:
+        best = float("inf")
+        for _ in range(3):
+            start = os.times()
+            done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, check=False)
+            end = os.times()
+            best = min(best, end.children_user + end.children_system - start.children_user - start.children_system)
+            assert done.returncode == 0, done.stderr
+        return best
+
+    assert seconds("-m", "dpnb.cli", "validate", "run.toml") < 10 * seconds("-c", "from pydantic import BaseModel")
 
 
 # --- schema ----------------------------------------------------------------------------------------------------------
