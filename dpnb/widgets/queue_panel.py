@@ -18,7 +18,7 @@ from dpnb.errors import RunError
 from dpnb.runs.process import Run
 from dpnb.runs.queue import Entry, Queue
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
-from dpnb.widgets.look import Look, close_tree, escape, failure_html
+from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class
 from dpnb.widgets.polling import Ticker
 
 TICK_SECONDS = 1.0
@@ -41,8 +41,10 @@ class QueuePanel:
         self.cancel = self._button(
             "Cancel", "Take out one that waits; one that runs is asked to save and stop", self.queue.cancel
         )
+        self.start = look.button("Go on", "dpnb-small", "dpnb-hidden", tooltip="Work off what waits", kind="primary")
+        self.start.on_click(lambda _: self._do(lambda _: self.queue.start()))
         self._message = look.html("", "dpnb-message")
-        bar = look.box((self.choice, self.earlier, self.later, self.cancel), "dpnb-bar", "dpnb-message")
+        bar = look.box((self.choice, self.earlier, self.later, self.cancel, self.start), "dpnb-bar", "dpnb-message")
         children = (look.html("<h3>Queue</h3>"), self._table, bar, self._message)
         self.widget = look.root((look.make(w.VBox, children=children, classes=("dpnb-card",)),))
         self._ticker = Ticker(self._tick, TICK_SECONDS, "dpnb queue panel", self._show_failure)
@@ -82,14 +84,16 @@ class QueuePanel:
         with self._lock:
             if self._closed:
                 return False
-            self._table.value = table_html(entries, told, working=working)
+            idle = not working and any(entry.state in ("waiting", "running") for entry in entries)
+            self._table.value = table_html(entries, told, idle=idle)
+            set_class(self.start, "dpnb-hidden", on=not idle)
             options = [(f"{e.number}: {e.state}", e.number) for e in entries if e.state in ("waiting", "running")]
             self._offer(options or [("nothing waits or runs", 0)])
             waiting, chosen = _waiting(entries), self.choice.value
             self.earlier.disabled = chosen not in waiting or waiting.index(chosen) == 0
             self.later.disabled = chosen not in waiting or waiting.index(chosen) == len(waiting) - 1
             self.cancel.disabled = chosen == 0
-            answer_while_busy(self.choice, self.earlier, self.later, self.cancel)
+            answer_while_busy(self.choice, self.earlier, self.later, self.cancel, self.start)
         return True
 
     def _offer(self, options: list[tuple[str, int]]) -> None:
@@ -129,8 +133,9 @@ def _told(entry: Entry) -> str:
     return f"step {status.step} of {status.total_steps}" if status.total_steps else status.phase
 
 
-def table_html(entries: Sequence[Entry], told: dict[int, str], *, working: bool) -> str:
-    """The entries as an HTML table; `told`: how far those are that run."""
+def table_html(entries: Sequence[Entry], told: dict[int, str], *, idle: bool) -> str:
+    """The entries as an HTML table; `told`: how far those are that run; `idle`: there is something to do, and nobody
+    to do it."""
     if not entries:
         return '<span class="dpnb-quiet">The queue is empty.</span>'
     head = "".join(f"<th>{title}</th>" for title in ("", "state", "GPUs", "configuration", "run"))
@@ -139,6 +144,6 @@ def table_html(entries: Sequence[Entry], told: dict[int, str], *, working: bool)
         number, state, gpus, config, run = map(escape, entry.cells)
         badge = f'<span class="dpnb-badge dpnb-badge-{state}">{state}</span> {escape(told.get(entry.number, ""))}'
         rows.append(f"<tr><td>{number}</td><td>{badge}</td><td>{gpus}</td><td>{config}</td><td>{run}</td></tr>")
-    idle = not working and bool(_waiting(entries))
-    note = '<p class="dpnb-warning">Nothing works it off: start() goes on with it.</p>' if idle else ""
+    words = "Nobody works it off, as after a restart of the machine: Go on does."
+    note = f'<p class="dpnb-warning">{words}</p>' if idle else ""
     return f'<table class="dpnb-table"><tr>{head}</tr>{"".join(rows)}</table>{note}'

@@ -42,7 +42,7 @@ def order(line: Queue) -> list[int]:
 def test_it_shows_what_waits_and_runs(panel: QueuePanel) -> None:
     assert "&lt;first&gt;.toml" in panel._table.value
     assert "step 3 of 9" in panel._table.value
-    assert "Nothing works it off" in panel._table.value
+    assert "Nobody works it off" in panel._table.value
     assert panel.choice.options == (("1: running", 1), ("2: waiting", 2), ("3: waiting", 3), ("4: waiting", 4))
     assert (panel.earlier.disabled, panel.later.disabled, panel.cancel.disabled) == (True, True, False)
 
@@ -61,6 +61,20 @@ def test_entries_are_moved_and_cancelled_by_clicks(panel: QueuePanel, line: Queu
     assert order(line) == [2, 3]
     until(lambda: panel.choice.value != 4)
     assert line.entries()[2].state == "cancelled"
+
+
+def test_it_goes_on_after_a_restart(panel: QueuePanel, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Queue] = []
+
+    def start(queue: Queue) -> None:
+        started.append(queue)
+
+    monkeypatch.setattr(Queue, "start", start)
+    assert "dpnb-hidden" not in panel.start._dom_classes
+    panel.start.click()
+    assert started == [panel.queue]
+    monkeypatch.setattr(Queue, "is_working", True)
+    until(lambda: "dpnb-hidden" in panel.start._dom_classes)
 
 
 def test_what_the_queue_refuses_is_said(panel: QueuePanel, line: Queue) -> None:
