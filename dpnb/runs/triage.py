@@ -82,15 +82,16 @@ _SYMPTOMS = ("NCCL", "port", "path")  # what other causes bring with them
 def diagnose(run: Run) -> Card | None:
     """Why a run failed or died; None for one that goes on, ended well, was stopped, or gave no sign of why."""
     state, info = run.state, run.process
-    if state == "stopped" and info is not None and info.launcher_code is not None:
-        return _without_launcher(info, info.launcher_code, resumes=run.directory.latest_checkpoint() is not None)
-    if state not in ("failed", "dead"):
+    cut_off = info is not None and info.launcher_code is not None
+    if state not in ("failed", "dead") and not (state == "stopped" and cut_off):
         return None
+    resumes = run.directory.latest_checkpoint() is not None
+    if state == "stopped":
+        return _without_launcher(info, "the ranks then saved and ended", resumes=resumes)
     start = 0 if info is None else info.log_start
     log = [_RANK.sub("", line.strip()) for line in tail(run.directory.console_log, _LINES, start)]
-    return card_of(
-        log, run.status, run.process, training_of(run), resumes=run.directory.latest_checkpoint() is not None
-    )
+    card = card_of(log, run.status, info, training_of(run), resumes=resumes)
+    return _without_launcher(info, "its ranks did not end", resumes=resumes) if card is None and cut_off else card
 
 
 def card_of(
@@ -142,9 +143,12 @@ def _memory_ran_out(info: ProcessInfo) -> bool:
     return info.memory_kills > 0 and info.stopped_by is None and info.lost_code in (None, _SIGKILL)
 
 
-def _without_launcher(info: ProcessInfo, code: int, *, resumes: bool) -> Card:
-    """Of a run that nobody stopped, and whose ranks saved and ended when their launcher was gone."""
-    title = f"its launcher {ended_words(code)}, and not by dpnb; the ranks then saved and ended"
+def _without_launcher(info: ProcessInfo | None, then: str, *, resumes: bool) -> Card:
+    """Of a run that nobody stopped, and whose ranks were still at work when their launcher was gone."""
+    assert info is not None
+    assert info.launcher_code is not None
+    code = info.launcher_code
+    title = f"its launcher {ended_words(code)}, and not by dpnb; {then}"
     evidence = (
         f"{Path(info.argv[0]).name if info.argv else 'the launcher'}: exit code {code} before its ranks had ended"
     )

@@ -144,7 +144,10 @@ def test_a_launcher_that_somebody_killed(tmp_path):
     card = diagnose(Run(run))
     assert card.title == "its launcher was killed by SIGKILL, and not by dpnb; the ranks then saved and ended"
     assert card.evidence == "deepspeed: exit code -9 before its ranks had ended"
-    info.launcher_code = None
+    info.exit_code = -9
+    run.write_process(info)
+    assert diagnose(Run(run)).title.endswith("and not by dpnb; its ranks did not end")
+    info.exit_code, info.launcher_code = 0, None
     run.write_process(info)
     assert diagnose(Run(run)) is None
 
