@@ -376,7 +376,12 @@ def test_starting_without_a_model(folder):
 def test_the_command(folder, capsys):
     assert main(["tag", str(folder), "--status"]) == 1
     assert f"no tagger was ever started in {folder}: start one with --model DIR" in capsys.readouterr().err
-    assert main(["tag", str(folder), "--steps", "contrast_stretch", "--wait"]) == 0
+    options = ["--prompt", "what is it?", "--short-prompt", "briefly?", "--write", "short", "--max-new-tokens", "7"]
+    options += ["--longest-px", "64", "--device", "cpu", "--steps", "contrast_stretch"]
+    assert main(["tag", str(folder), *options, "--wait"]) == 0
+    asked = TagJob.load(folder / JOB_FOLDER)
+    assert (asked.prompt, asked.short_prompt, asked.write, asked.device) == ("what is it?", "briefly?", "short", "cpu")
+    assert (asked.max_new_tokens, asked.longest_px, asked.steps) == (7, 64, ("contrast_stretch",))
     assert main(["tag", str(folder), "--status"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "done: 3 of 3 pictures; 3 of 3 pictures done anew"
     assert main(["tag", str(folder), "--stop"]) == 0
