@@ -12,7 +12,7 @@ import ast
 import inspect
 import linecache
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import FrameType, NoneType, UnionType
@@ -50,6 +50,10 @@ class Ui:
     suggestions: tuple[str, ...] = ()
     ours: bool = False
     pending: Pending = ""
+
+    def is_always_written(self, sibling: Callable[[str], Any]) -> bool:
+        """Whether the key is written at its default too. `sibling` gives another key's value, or None."""
+        return sibling(self.always) is not None if isinstance(self.always, str) else self.always
 
 
 Pictures: TypeAlias = Annotated[str, Ui(path="pictures")]

@@ -7,10 +7,11 @@ somebody wrote (dpnb/toml/edit.py).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dpnb.errors import ConfigError, Loc, errors_in
-from dpnb.schema.base import Section, Ui, ui_of
+from dpnb.schema.base import Section, ui_of
 
 if TYPE_CHECKING:
     from tomlkit.container import Container
@@ -94,11 +95,6 @@ def homogeneous(value: Any) -> Any:  # noqa: ANN401 - anything that TOML can hol
     return [homogeneous(item) for item in value]
 
 
-def _insists(ui: Ui, value: Section) -> bool:
-    """Whether a key is written at its default too."""
-    return getattr(value, ui.always) is not None if isinstance(ui.always, str) else ui.always
-
-
 def _fill(table: Container | Table, value: Section, *, everything: bool, comments: bool, ours: bool) -> None:
     """Add the keys of a section to a tomlkit container, sub-tables last: a key below a header would belong to it."""
     import tomlkit
@@ -110,7 +106,11 @@ def _fill(table: Container | Table, value: Section, *, everything: bool, comment
         ui = ui_of(info) if info is not None else None
         if item is None or (ui is not None and (ui.secret or (ui.ours and not ours))):
             continue
-        if not everything and not (ui is not None and _insists(ui, value)) and not differs(value, name):
+        if (
+            not everything
+            and not (ui is not None and ui.is_always_written(partial(getattr, value)))
+            and not differs(value, name)
+        ):
             continue
         if isinstance(item, Section) or (isinstance(item, list) and item and isinstance(item[0], Section)):
             tables.append((name, item))

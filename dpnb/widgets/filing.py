@@ -82,7 +82,11 @@ def rough_text(cls: type[Section], data: dict[str, Any]) -> str:
 def _ordered(cls: type[Section] | None, data: dict[str, Any]) -> dict[str, Any]:
     """Plain keys before tables, as a TOML file needs them, without what TOML cannot hold."""
     fields = cls.model_fields if cls is not None else {}
-    always = {name: info.default for name, info in fields.items() if ui_of(info).always and not info.is_required()}
+    always = {
+        name: info.default
+        for name, info in fields.items()
+        if ui_of(info).is_always_written(data.get) and not info.is_required()
+    }
     data = always | data
     order = [*(key for key in fields if key in data), *(key for key in data if key not in fields)]
     kept = {key: data[key] for key in order if data[key] is not None and not isinstance(data[key], SecretStr)}

@@ -205,7 +205,10 @@ def test_a_class_keeps_its_own_keys():
         ),
         (
             "type = 'SCION'\nnorm_kwargs = 1",
-            ["type optimizer.norm_kwargs: 1 is a whole number; expected a table. (Meaning: A parameter of SCION.)"],
+            [
+                "type optimizer.norm_kwargs: 1 is a whole number; expected a table. Write one `key = value` a line, "
+                'texts in "quotes".'
+            ],
         ),
     ],
 )
