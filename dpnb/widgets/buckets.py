@@ -282,7 +282,8 @@ def _buckets_html(buckets: Sequence[Bucket]) -> str:
     titles = ("Bucket", "Files", "Examples", "Batch size", "Steps", "Unfilled")
     head = "".join(f"<th{' class=dpnb-number' if i else ''}>{title}</th>" for i, title in enumerate(titles))
     table = f'<table class="dpnb-table"><tr>{head}</tr>{rows}</table>'
-    return f"<details><summary>All {len(buckets)} buckets in numbers</summary>{table}</details>"
+    all_of_them = "The bucket" if len(buckets) == 1 else f"All {len(buckets)} buckets"
+    return f"<details><summary>{all_of_them} in numbers</summary>{table}</details>"
 
 
 def _numbers(bucket: Bucket) -> tuple[int, ...]:

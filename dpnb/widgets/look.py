@@ -27,7 +27,9 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-bar > .dpnb-spring { flex: 1 1 0; }
 .dpnb .dpnb-bar h4 { margin: 0; }
 .dpnb .dpnb-bar > .widget-checkbox { width: auto; }
-.dpnb .widget-checkbox > .widget-label-basic { display: flex; align-items: center; line-height: 22px; }
+.dpnb .widget-checkbox { align-items: center; }
+.dpnb .widget-checkbox > .widget-label-basic { display: flex; align-items: center; line-height: 22px;
+  overflow: visible; }
 .dpnb .widget-checkbox > .widget-label-basic > input { margin: 0 6px 0 0; flex: none; }
 .dpnb .dpnb-bar > .widget-checkbox .widget-label-basic { width: auto; }
 .dpnb .dpnb-card { border: 1px solid var(--jp-border-color2); border-radius: 6px; padding: 12px 16px 14px;

@@ -125,6 +125,11 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+# What widgets have sent and the kernel has not dealt with yet.
+UNANSWERED = """() => [...jupyterapp.shell.currentWidget.sessionContext.session.kernel._futures.values()]
+  .filter(future => future.msg.header.msg_type === 'comm_msg').length"""
+
+
 @dataclass
 class Notebook:
     """One notebook in one browser page, driven as a person would."""
@@ -132,27 +137,50 @@ class Notebook:
     page: Any
     errors: list[str] = field(default_factory=list)
 
-    def run_all(self, timeout_seconds: float = 120.0) -> None:
-        """Run > Run All Cells, and wait until the kernel is idle again."""
-        self.page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
-        self.page.wait_for_timeout(500)
-        self.wait_idle(timeout_seconds)
+    def run_all(self, timeout_seconds: float = 5 * PATIENCE_SECONDS) -> None:
+        """Run > Run All Cells, and wait until the last one has run and the kernel is idle again."""
+        self._start("notebook:run-all-cells")
+        self._wait_for_end("the cells did not run", timeout_seconds)
 
     def run_cell(self, position: int, timeout_seconds: float | None = 2 * PATIENCE_SECONDS) -> None:
         """Run one cell; with no timeout, do not wait for its end."""
-        # The number that a cell ran as says nothing: after a restart it is 1 again.
+        self.page.evaluate("p => { jupyterapp.shell.currentWidget.content.activeCellIndex = p }", position)
+        self._start("notebook:run-cell")
+        if timeout_seconds is None:
+            return
+        self._wait_for_end("the cell did not run", timeout_seconds)
+        if self.execution_counts()[position] is None:  # a command that comes too early is silently lost
+            self.page.wait_for_timeout(5000)
+            self._start("notebook:run-cell")
+            self._wait_for_end("the cell did not run", timeout_seconds)
+        assert self.execution_counts()[position] is not None, "there was no kernel to run the cell"
+
+    def _start(self, command: str) -> None:
         self.page.evaluate(
-            """position => {
-              jupyterapp.shell.currentWidget.content.activeCellIndex = position;
-              window.dpnbCellRan = false;
-              jupyterapp.commands.execute('notebook:run-cell').then(() => { window.dpnbCellRan = true; });
+            """command => {
+              window.dpnbRan = false;
+              jupyterapp.commands.execute(command).then(() => { window.dpnbRan = true; });
             }""",
-            position,
+            command,
         )
-        if timeout_seconds is not None:
-            self.until(lambda: self.page.evaluate("() => window.dpnbCellRan"), "the cell did not run", timeout_seconds)
-            assert self.execution_counts()[position] is not None, "there was no kernel to run the cell"
-            self.wait_idle(timeout_seconds)
+
+    def _wait_for_end(self, failure: str, timeout_seconds: float) -> None:
+        # JupyterLab's own word. A kernel is idle before it begins, and the number that a cell ran as says nothing:
+        # after a restart it is 1 again.
+        self.until(lambda: self.page.evaluate("() => window.dpnbRan"), failure, timeout_seconds)
+        self.wait_idle(timeout_seconds)
+
+    def wait_ready(self) -> None:
+        """Wait until cells can be run; the kernel is idle before the notebook listens."""
+        self.wait_idle(2 * PATIENCE_SECONDS)
+        self.page.wait_for_function(
+            "() => jupyterapp.shell.currentWidget?.sessionContext.isReady", timeout=START_SECONDS * 1000
+        )
+        self.page.wait_for_timeout(1500)
+
+    def settle(self) -> None:
+        """Wait until the kernel has dealt with all that a person has done."""
+        self.until(lambda: not self.page.evaluate(UNANSWERED), "the kernel does not answer", every_ms=50)
 
     def wait_idle(self, timeout_seconds: float = PATIENCE_SECONDS) -> None:
         self.wait_status("idle", timeout_seconds)
@@ -253,12 +281,7 @@ def open_notebook(lab: Lab, chromium: Any) -> Iterator[Any]:
         page.on("console", lambda message: notebook.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: notebook.errors.append(str(error)))
         page.goto(lab.address(name))
-        # The kernel is idle before the notebook listens: a command sent at once is silently lost.
-        notebook.wait_idle(2 * PATIENCE_SECONDS)
-        page.wait_for_function(
-            "() => jupyterapp.shell.currentWidget?.sessionContext.isReady", timeout=START_SECONDS * 1000
-        )
-        page.wait_for_timeout(1500)
+        notebook.wait_ready()
         page.evaluate(
             "() => jupyterapp.shell.leftCollapsed || jupyterapp.commands.execute('application:toggle-left-area')"
         )

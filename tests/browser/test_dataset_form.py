@@ -87,7 +87,6 @@ def test_a_dry_run_is_shown_and_mended(open_notebook: Any, shapes: Path) -> None
     notebook.until(lambda: "broken <69>.jpg" in page.locator(DRY_RUN).inner_text(), "no second page")
     page.get_by_label("Bucket").last.select_option(index=5)
     notebook.until(lambda: count(page, ".dpnb-crops img") > 0, "no crops of another bucket")
-    page.wait_for_timeout(1000)
     notebook.screenshot("dryrun-mended", DRY_RUN)
     assert words.startswith("Lower the batch to ")
     assert notebook.our_errors() == []

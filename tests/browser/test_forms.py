@@ -104,8 +104,7 @@ class Person:
 
     def settle(self) -> None:
         """Wait until the kernel has answered."""
-        self.page.wait_for_timeout(120)
-        self.notebook.wait_idle()
+        self.notebook.settle()
 
     def save(self, name: str) -> None:
         self.type("File", name)
