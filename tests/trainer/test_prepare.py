@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,10 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from dpnb import toml
+from dpnb.dataset.dryrun import dry_run
 from dpnb.errors import DatasetError
 from dpnb.runs.rundir import RunDir
 from dpnb.schema import Dataset, Directory
 from dpnb.schema.dataset import Augmentation
+from dpnb.schema.model import FACTS
 from dpnb.toml import RunConfig
 from tests.trainer import small
 from tests.trainer.launching import Project
@@ -97,6 +100,39 @@ def test_everything_that_training_needs_is_cached_once(pictures: Project, capsys
     again = Family()
     run(config, again)
     assert (again.loaded, again.pixels, again.captions) == (0, [], [])
+
+
+def test_the_dry_run_tells_what_is_trained_bucket_by_bucket(pictures: Project) -> None:
+    sizes = [(64, 64)] * 5 + [(96, 64)] * 4 + [(64, 96)] * 3 + [(200, 40), (64, 128)]
+    for position, size in enumerate(sizes):
+        picture = pictures.root / "mixed" / f"{position:02}.png"
+        picture.parent.mkdir(exist_ok=True)
+        Image.new("RGB", size, (position, 0, 0)).save(picture)
+        if position % 6:
+            picture.with_suffix(".txt").write_text(f"caption {position}")
+    ratios: dict[str, Any] = {"enable_ar_bucket": True, "min_ar": 0.5, "max_ar": 2.0, "num_ar_buckets": 3}
+    folders = [
+        Directory(path=str(pictures.root / "mixed"), num_repeats=1.5),
+        Directory(path=str(pictures.root / "train"), resolutions=[32]),
+    ]
+    dataset = Dataset(resolutions=[32, 64], directory=folders, **ratios)
+    (pictures.root / "train.toml").write_text(toml.dump(dataset))
+    config = config_of(pictures, micro_batch_size_per_gpu=5, eval_datasets=[])
+    told = dry_run(dataset, FACTS["flux"], micro_batch=5)
+    data = run(config, Family())
+    assert len(told.plan.buckets) > 4
+    assert told.vanished, "one that is too small is among them"
+    assert [bucket.to_json() for bucket in data.train.buckets] == [bucket.to_json() for bucket in told.plan.buckets]
+    assert [(row.path, row.used) for row in data.train.rows] == [(row.path, row.used) for row in told.rows]
+    trained: Counter[tuple[int, int]] = Counter()
+    with data.loader(data.train, config.training.value, replica=0) as loader:
+        for batch in islice(loader, told.plan.steps_per_epoch):
+            height, width = batch.tensors["latents"].shape[-2:]
+            trained[16 * width, 16 * height] += 1
+    wanted: Counter[tuple[int, int]] = Counter()
+    for bucket in told.plan.buckets:
+        wanted[bucket.size.width_px, bucket.size.height_px] += bucket.batches
+    assert trained == +wanted
 
 
 def test_the_trigger_word_is_that_of_datasets_that_name_none(pictures: Project) -> None:
