@@ -114,7 +114,7 @@ def _json_lines(path: Path) -> Iterator[_Line]:
 
 def _parquet_lines(path: Path) -> Iterator[_Line]:
     try:
-        from pyarrow import parquet  # type: ignore[import-not-found, unused-ignore]
+        from pyarrow import parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         message = f"metadata_file {path} is Parquet, which pyarrow reads, and that is not installed"
         raise DatasetError(f"{message}: run `pip install pyarrow`, or save the table as CSV or JSON lines") from error

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dpnb.dataset.archive import SUFFIX as ARCHIVE_SUFFIX
 from dpnb.dataset.archive import archive_of, is_archive, read_archive
 from dpnb.dataset.captions import CAPTIONS_FILE, FolderCaptions, final_captions, folder_captions
 from dpnb.dataset.headers import Header, Signature, check_file, read_header
@@ -224,22 +225,29 @@ def _folders(
         if isinstance(found, Passed):
             passed.append(f"{found.path}: is left out: {found.reason}")
             continue
-        folders.append(_folder(found, settings, position, () if settings.recursive else found.below))
-        for file in found.files:
-            if _is_whole_archive(file):
-                within, notes = _archived(file, settings, position)
-                folders, passed = folders + within, passed + notes
+        # By the last letters alone, since folders can be large.
+        archives = [file for file in found.files if file.name[-4:].lower() == ARCHIVE_SUFFIX and _is_whole(file)]
+        folders.append(_folder(found, settings, position, () if settings.recursive else found.below, archives))
+        for file in archives:
+            within, notes = _archived(file, settings, position)
+            folders, passed = folders + within, passed + notes
     return folders, passed
 
 
-def _folder(found: Listing, settings: DirectorySettings, position: int, unread: tuple[str, ...]) -> _Folder:
-    pictures = tuple(
-        file for file in found.files if _suffix(file.name) not in SIDECAR_SUFFIXES and not _is_whole_archive(file)
-    )
+def _folder(
+    found: Listing,
+    settings: DirectorySettings,
+    position: int,
+    unread: tuple[str, ...],
+    archives: Sequence[Path] = (),
+) -> _Folder:
+    pictures = tuple(file for file in found.files if _suffix(file.name) not in SIDECAR_SUFFIXES)
+    if archives:
+        pictures = tuple(file for file in pictures if file not in archives)
     return _Folder(found.path, position, settings, folder_captions(found.files), pictures, unread)
 
 
-def _is_whole_archive(path: Path) -> bool:
+def _is_whole(path: Path) -> bool:
     """Whether it is an archive whose files are read; one that cannot be is named like a broken picture."""
     try:
         return is_archive(path) and bool(read_archive(path).members)
@@ -323,7 +331,7 @@ def _row(path: Path, folder: _Folder, known: Known, fresh: Known) -> Row:
         reason = "its name is not UTF-8 text: rename it"
         return Row(Path(words), folder.position, reason=reason, cause="unreadable")
     try:
-        if ".." in path.parts and archive_of(path):
+        if "/../" in str(path) and archive_of(path):
             raise DatasetError("its name leads out of its archive: rename it")
         header = _header(path, known, fresh)
     except DatasetError as error:

@@ -73,3 +73,17 @@ def white_corner(picture: Image.Image) -> str:
     grey = np.asarray(picture.convert("L")).astype(int)
     corners = {"upper left": (2, 2), "upper right": (2, -3), "lower left": (-3, 2), "lower right": (-3, -3)}
     return max(corners, key=lambda name: grey[corners[name]])
+
+
+def sound_alone(path: Path) -> Path:
+    """A file of a video's kind that holds a second of silence and no pictures."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        for _ in range(40):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.sample_rate = 44100
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path

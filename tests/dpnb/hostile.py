@@ -14,13 +14,30 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.dpnb.filmed import film
+from tests.dpnb.filmed import film, sound_alone
 
 
 def _saved(kind: str, size: tuple[int, int] = (96, 96), **options: object) -> bytes:
     noise = np.random.default_rng(1).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     target = io.BytesIO()
     Image.fromarray(noise).save(target, kind, **options)
+    return target.getvalue()
+
+
+def _in_mode(mode: str, kind: str) -> bytes:
+    target = io.BytesIO()
+    Image.effect_noise((96, 96), 90).convert("RGB").convert(mode).save(target, kind)
+    return target.getvalue()
+
+
+def _cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _animated() -> bytes:
+    target = io.BytesIO()
+    frames = [Image.effect_noise((96, 96), 90) for _ in range(3)]
+    frames[0].save(target, "GIF", save_all=True, append_images=frames[1:])
     return target.getvalue()
 
 
@@ -58,6 +75,12 @@ def bad_bytes() -> Iterator[tuple[str, bytes]]:
     yield "document.pdf", b"%PDF-1.7\n"
     yield "program.exe", b"MZ" + bytes(100)
     yield "model.safetensors", b"\x08\0\0\0\0\0\0\0{}      "
+    yield "compressed.tar", gzip.compress(bytes(3000))
+    yield "text.tar", b"not a tar file\n" * 80
+    yield "exif.jpg", _saved("JPEG")[:200]
+    yield "icc.png", _png(96, 96, _chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(99))), _chunk(b"IDAT", b"not zlib"))
+    yield "cmyk.jpg", _cut(_in_mode("CMYK", "JPEG"))
+    yield "animated.gif", _animated()[:60]
     yield "list.mp4", b"#EXTM3U\nhttp://127.0.0.1:9/a.ts\n"
     yield "text.mkv", b"no video\n" * 50
     yield "empty.mov", b""
@@ -85,8 +108,10 @@ def write_hostile(folder: Path) -> list[str]:
     (folder / "dir_loop2.png").symlink_to("dir_loop.png")
     cut = film(folder / "cut.mp4")
     cut.write_bytes(cut.read_bytes()[:300])
+    sound_alone(folder / "sound.mp4")
+    (folder / "folder.png").mkdir()
     names += ["pipe.png", "socket.png", "device.png", "gone.png", "loop.png", "dir_loop.png", "dir_loop2.png"]
-    names.append("cut.mp4")
+    names += ["cut.mp4", "sound.mp4"]
     odd = os.fsencode(folder) + b"/caf\xe9.png"
     with open(odd, "wb") as file:  # noqa: PTH123 - no Path holds this name
         file.write(_saved("PNG"))

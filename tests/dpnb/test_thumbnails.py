@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dpnb.widgets import thumbnails
 from dpnb.widgets import thumbnails as module
 from dpnb.widgets.thumbnails import Thumbnail, ThumbnailFeed, Thumbnails, blank
 from tests.dpnb.waiting import until
@@ -75,7 +74,7 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest
     def denied(path: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(thumbnails, "read_file", denied)
+    monkeypatch.setattr(module, "read_file", denied)
     assert Thumbnails().of(tmp_path / "a.png").reason == "cannot be read: Permission denied"
 
 

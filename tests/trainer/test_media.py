@@ -102,6 +102,46 @@ def test_16_bit_grey_is_scaled_not_cut(kind):
     assert [picture.getpixel((x, 0)) for x in range(4)] == [(v,) * 3 for v in (0, 1, 255, 128)]
 
 
+def gradient() -> Image.Image:
+    """Smooth in every channel, each of them otherwise, so that no channel or side can be mistaken for another."""
+    x, y = np.meshgrid(np.linspace(0, 255, 48), np.linspace(0, 255, 32))
+    return Image.fromarray(np.stack([x, y, 255 - x], axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options", "off"),
+    [
+        ("PNG", "RGB", {}, 0),
+        ("BMP", "RGB", {}, 0),
+        ("TIFF", "RGB", {}, 0),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}, 0),
+        ("WEBP", "RGB", {"lossless": True}, 0),
+        ("WEBP", "RGB", {"quality": 95}, 12),
+        ("AVIF", "RGB", {"quality": 95}, 12),
+        ("JPEG", "RGB", {"quality": 95}, 12),
+        ("JPEG", "CMYK", {"quality": 95}, 12),
+        ("TIFF", "CMYK", {}, 1),
+        ("JPEG2000", "RGB", {}, 1),
+        ("PNG", "P", {}, 0),
+        ("GIF", "P", {}, 0),
+        ("TIFF", "P", {}, 0),
+        ("PPM", "RGB", {}, 0),
+    ],
+)
+def test_every_format_gives_the_pixels_that_were_saved(kind, mode, options, off):
+    picture = gradient().convert(mode)
+    shown = np.asarray(decode(saved(picture, kind, **options))).astype(int)
+    assert shown.shape == (32, 48, 3)
+    assert np.abs(shown - np.asarray(picture.convert("RGB")).astype(int)).max() <= off
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_of_an_animated_file_the_first_frame_is_the_picture(kind):
+    frames = [Image.new("RGB", (24, 16), colour) for colour in (RED, BLUE, WHITE)]
+    data = saved(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert np.abs(np.asarray(decode(data)).astype(int) - np.array(RED)).max() <= 3
+
+
 def test_32_bit_pixels():
     low = Image.fromarray(np.full((2, 2), 65535, dtype=np.int32))
     assert colour(saved(low, "TIFF")) == WHITE
