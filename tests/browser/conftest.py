@@ -294,6 +294,8 @@ def open_notebook(lab: Lab, chromium: Any) -> Iterator[Any]:
             page.screenshot(path=Path(folder) / "last.png")  # what there was to see when a test failed
         page.close()
     end_kernels(lab)
+    for left in lab.root.iterdir():  # runs and files that the next test would find
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def end_kernels(lab: Lab) -> None:

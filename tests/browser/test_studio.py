@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import pytest
@@ -25,7 +24,6 @@ def seen(page: Any, css: str) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_run_from_the_preset_to_the_adapter(open_notebook: Any, lab: Any) -> None:
-    shutil.rmtree(lab.root / "dpnb-demo", ignore_errors=True)  # what the quickstart has left
     notebook = open_notebook(["import dpnb\nstudio = dpnb.Studio()\nstudio"], width_px=1360)
     page = notebook.page
     notebook.run_cell(0)
@@ -40,14 +38,15 @@ def test_a_run_from_the_preset_to_the_adapter(open_notebook: Any, lab: Any) -> N
 
 
 def configure(notebook: Any) -> None:
-    """The demo from the preset menu, one field changed, saved; and a look into the drawers."""
+    """The demo from the preset menu, two fields changed, saved; and a look into the drawers."""
     page = notebook.page
     page.get_by_label("Preset").select_option(label="tiny demo: minutes, on any computer")
     page.wait_for_selector("text=Everything is filled in: go on to Launch.")
     page.wait_for_selector("text=Ready: every field is valid.")
-    steps = page.get_by_label("Max steps", exact=True)
-    steps.fill(str(STEPS))
-    steps.press("Tab")
+    for label in ("Epochs", "Max steps"):
+        field = page.get_by_label(label, exact=True).first
+        field.fill(str(STEPS))
+        field.press("Tab")
     page.get_by_role("button", name="Save", exact=True).click()
     page.wait_for_selector("text=Saved dpnb-demo/config/run.toml and dpnb-demo/config/dataset.toml.")
     notebook.screenshot("studio-configure", STUDIO)
