@@ -13,15 +13,15 @@ from dpnb.schema.sample import Prompt, Sampling
 from dpnb.schema.training import EvalDataset, Training
 
 # The demo: long enough that a person sees the creature appear, short enough for two cores and three minutes.
-TINY_STEPS = 600
+TINY_STEPS = 300
 TINY_SAMPLE_EVERY_N_STEPS = 100
 TINY_RANK = 16
-TINY_LR = 2e-3
+TINY_LR = 3e-3
 TINY_BATCH = 8
 TINY_SHIFT = 2.0  # in so small a picture the outline is decided close to pure noise
 TINY_TRUE_CFG = 2.0  # the model is not guidance-distilled: a negative prompt makes its outlines crisp
 TINY_SIDE_PX = 64
-TINY_SAMPLER_STEPS = 24
+TINY_SAMPLER_STEPS = 16
 TINY_TRIGGER = "zorbi"
 TINY_PROMPTS = (
     "a zorbi on a white background",

@@ -12,7 +12,7 @@ import pytest
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "notebooks" / "01-quickstart.ipynb"
 CHART_PATH = ".dpnb-chart path.line"
-# Enough for a falling loss and four rows of samples. The notebook itself runs 600, and so may this (for screenshots).
+# Enough for a falling loss and four rows of samples. The notebook itself runs 300, and so may this (for screenshots).
 STEPS = int(os.environ.get("DPNB_QUICKSTART_STEPS", "12"))
 RUN_SECONDS = 600
 
