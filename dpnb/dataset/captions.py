@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -39,22 +40,29 @@ class FolderCaptions:
         """The written captions of a picture by its file name; empty without any. Raises `DatasetError` (bad bytes)."""
         if self.listed is not None:
             return list(self.listed.get(picture, ()))
-        text = self.texts.get(Path(picture).stem)
+        text = self.texts.get(_stem(picture))
         return [] if text is None else [read_text(text).strip()]
 
     def unused(self, pictures: Sequence[str]) -> list[str]:
         """Captions whose picture is not there: names of .txt files, or of entries in captions.json."""
         if self.listed is not None:
             return sorted(set(self.listed) - set(pictures))
-        stems = {Path(name).stem for name in pictures}
+        stems = {_stem(name) for name in pictures}
         return sorted(path.name for stem, path in self.texts.items() if stem not in stems)
+
+
+def _stem(name: str) -> str:
+    """The name of a file without its suffix, as `Path.stem`, in a fraction of its time."""
+    return os.path.splitext(name)[0]  # noqa: PTH122
 
 
 def folder_captions(files: Sequence[Path]) -> FolderCaptions:
     """Find the captions among the files of one folder. Raises `DatasetError` for a captions.json that is not one."""
-    # Sorted the other way round, so that of a.TXT and a.txt the usual spelling stays.
-    texts = {path.stem: path for path in sorted(files) if path.suffix.lower() == ".txt"}
-    listed = next((path for path in files if path.name == CAPTIONS_FILE), None)
+    # By the name as text: folders can be large, and pathlib takes its time. In order, so that of a.TXT and a.txt the
+    # usual spelling stays.
+    named = sorted((path.name, path) for path in files)
+    texts = {name[:-4]: path for name, path in named if name[-4:].lower() == ".txt" and len(name) > 4}
+    listed = next((path for name, path in named if name == CAPTIONS_FILE), None)
     return FolderCaptions(texts, None if listed is None else read_captions_json(listed))
 
 

@@ -9,8 +9,8 @@ drawn (trainer/data/augment.py), and a mask is an entry of its own: a new one en
 
 Entries are gathered for up to `_SHARD_SECONDS` or `_SHARD_BYTES`, and then written as one shard
 (dpnb/dataset/cache_folder.py) under a temporary name, flushed, renamed: any number of ranks and runs may share a root,
-and whoever is killed loses that much and no more. One file for each entry took ten times as long to write and to read
-(tests/bench/bench_cache.py). Shards are mapped, not read: what is not asked for costs no memory.
+and whoever is killed loses that much and no more. One file for each entry took eight times as long to read and no less
+to write (tests/bench/bench_cache.py). Shards are mapped, not read: what is not asked for costs no memory.
 """
 
 from __future__ import annotations
