@@ -35,6 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "dpnb needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m compileall -q dpnb trainer
 	@touch $@
 
 # The browser tests are skipped, and say so, where no Chromium is and apt cannot bring one.

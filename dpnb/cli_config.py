@@ -131,11 +131,21 @@ def _print(reports: dict[str, Report]) -> None:
 
 
 class Row(NamedTuple):
-    """A key of a file: its table's header (with the type, where it has one), its dotted name, and its field."""
+    """A key of a file: its table's header (with the type, where it has one), its dotted name, and its section."""
 
     table: str
     key: str
-    field: FieldInfo
+    owner: type[Section]
+
+    @property
+    def name(self) -> str:
+        """The key alone."""
+        return self.key.rpartition(".")[2]
+
+    @property
+    def field(self) -> FieldInfo:
+        """The section's field of that name."""
+        return self.owner.model_fields[self.name]
 
 
 def schema(arguments: argparse.Namespace) -> int:
@@ -171,7 +181,7 @@ def rows(cls: type[Section], path: str = "", header: str = "(top)") -> Iterator[
         if sections_below(info.annotation):
             tables.append((name, info))
         else:
-            yield Row(header, f"{path}{name}", info)
+            yield Row(header, f"{path}{name}", cls)
     for name, info in tables:
         for section in sections_below(info.annotation):
             title = f"[{path}{name}]" if section_types(info.annotation) else f"[[{path}{name}]]"
@@ -181,12 +191,12 @@ def rows(cls: type[Section], path: str = "", header: str = "(top)") -> Iterator[
 
 def _line(row: Row) -> str:
     """Key, type, default, unit and help on one line, or as many as the terminal needs."""
-    from dpnb.schema.base import ui_of
+    from dpnb.schema.base import help_of, ui_of
     from dpnb.toml.words import type_words
 
     unit = ui_of(row.field).unit
-    start = f"  {row.key.rpartition('.')[2]:<28}  {type_words(row.field)}, {_default(row.field)}"
-    words = " ".join((row.field.description or "").split())
+    start = f"  {row.name:<28}  {type_words(row.field)}, {_default(row.field)}"
+    words = help_of(row.owner, row.name)
     text = f"{start}{f', in {unit}' if unit else ''}. {words}"
     width = max(60, shutil.get_terminal_size().columns)
     return textwrap.fill(text, width, subsequent_indent=" " * 32, break_long_words=False)
@@ -203,12 +213,12 @@ def _default(info: FieldInfo) -> str:
 
 def _about(key: str, files: dict[str, type[Section]]) -> Iterator[str]:
     """Paragraphs about every key of that dotted name, or of that last name. Raises `DpnbError` where there is none."""
-    from dpnb.schema.base import ui_of
+    from dpnb.schema.base import help_of, ui_of
     from dpnb.toml.keys import did_you_mean
     from dpnb.toml.words import type_words
 
     everything = [(file, row) for file, cls in files.items() for row in rows(cls)]
-    found = [(file, row) for file, row in everything if key in (row.key, row.key.rpartition(".")[2])]
+    found = [(file, row) for file, row in everything if key in _names(row)]
     if not found:
         near = did_you_mean(key, list(dict.fromkeys(name for _, row in everything for name in _names(row))))
         raise DpnbError(f"error: there is no key '{key}'. {near or 'See `dpnb schema` for all of them.'}")
@@ -217,14 +227,14 @@ def _about(key: str, files: dict[str, type[Section]]) -> Iterator[str]:
         ui = ui_of(row.field)
         facts = [type_words(row.field), _default(row.field), *([f"in {ui.unit}"] if ui.unit else []), *_bounds(row)]
         facts += ["diffusion-pipe does not read it"] if ui.ours else []
-        words = " ".join((row.field.description or "").split())
+        words = help_of(row.owner, row.name)
         said.setdefault(f"  {', '.join(facts)}\n  {words}", []).append(f"{row.key}  ({file} file, {row.table})")
     for words, places in said.items():
         yield "\n".join([*places, words])
 
 
 def _names(row: Row) -> Sequence[str]:
-    return row.key, row.key.rpartition(".")[2]
+    return row.key, row.name
 
 
 def _bounds(row: Row) -> list[str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dpnb.importers import eri, transformer_lab
 from dpnb.reference_words import default_cell, escape, marks, meaning_cell, type_cell
 from dpnb.schema import foreign, foreign_dataset, foreign_training, pytorch_optimizers
-from dpnb.schema.base import Section, arm_of, section_types, sections_below, tag_of, ui_of
+from dpnb.schema.base import Section, arm_of, help_of, section_types, sections_below, tag_of, ui_of
 from dpnb.schema.dataset import Dataset, DirectorySettings
 from dpnb.schema.families.base import FamilyFacts, ModelSection
 from dpnb.schema.model import FACTS, MODELS
@@ -100,7 +100,7 @@ def _tables_of(owner: type[Section], path: str, level: str) -> Iterator[str]:
         needed = "" if info.is_required() else " (optional)"
         own_marks = marks(ours=all(k.ours for k in kinds), pending="" if len(kinds) > 1 else kinds[0].pending)
         yield f"{level} `{heading}`{needed}\n"
-        yield " ".join([escape(" ".join((info.description or "").split())), *own_marks]) + "\n"
+        yield " ".join([escape(help_of(owner, name)), *own_marks]) + "\n"
         if len(kinds) > 1:
             yield from _variants(kinds, here, level + "#")
         else:
@@ -244,7 +244,7 @@ def _names(title: str, rows: Mapping[str, foreign.Row]) -> Iterator[str]:
 
 def _key(owner: type[Section], name: str) -> Key:
     info = owner.model_fields[name]
-    return Key(name, type_cell(info), default_cell(info), meaning_cell(info))
+    return Key(name, type_cell(info), default_cell(info), meaning_cell(owner, name))
 
 
 def _cells(key: Key) -> tuple[str, ...]:

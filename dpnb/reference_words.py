@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from dpnb.schema.base import Section, Ui, ui_of
+from dpnb.schema.base import Section, Ui, help_of, ui_of
 from dpnb.toml.write import inline
 
 _TEXTS = {
@@ -39,10 +39,10 @@ def default_cell(info: FieldInfo) -> str:
     return "unset" if value is None else f"`{inline(value)}`"
 
 
-def meaning_cell(info: FieldInfo) -> str:
+def meaning_cell(section: type[Section], name: str) -> str:
     """Help, unit, when it applies, and the two marks."""
-    ui = ui_of(info)
-    words = [escape(" ".join((info.description or "").split()))]
+    ui = ui_of(section.model_fields[name])
+    words = [escape(help_of(section, name))]
     if ui.unit:
         words.append(f"Unit: {ui.unit}.")
     if ui.when is not None:

@@ -1,7 +1,5 @@
 """The [adapter] table: what is trained on top of the frozen weights. Leave the table out for a full fine-tune."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field

@@ -4,22 +4,32 @@ A key, its type, bounds, default, unit and help text stand in one place: a field
 under the field is its help, `Field(ge=...)` its bounds, and a `Ui` marker in the annotation says what a type cannot
 (unit, kind of path, when it applies). Form, TOML comment, tooltip, message and trainer all read that one field.
 What is not here: rules across fields (rules.py), positions in a file (dpnb/toml).
+
+Whoever checks a file waits for this package to load, so it puts off what it can: help is read when it is asked for
+(help_texts.py), validators are built for the tables that a file has, and the files that declare sections do without
+`from __future__ import annotations`, since pydantic would compile the text of each annotation anew.
 """
 
 from __future__ import annotations
 
-import ast
-import inspect
-import linecache
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from types import FrameType, NoneType, UnionType
+from functools import cached_property
+from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+from dpnb.schema.help_texts import texts_of_module, texts_of_running_source
 
 PathKind = Literal["dir", "file", "path", "output_dir", "pictures"]
 Pending = Literal["", "ignored", "refused"]
@@ -78,27 +88,29 @@ class Section(BaseModel):
     """A table of a TOML file. Strict: an unknown key or a value of the wrong type is an error, never a guess.
 
     `inf` and `nan` are wrong too: no key means anything by them, and they spread in silence once training runs.
-    `ours` and `pending` say of a whole table, or of one kind of it, what `Ui` says of a key.
+    `ours` and `pending` say of a whole table, or of one kind of it, what `Ui` says of a key. `help_from` is another
+    section whose fields tell the help of the fields of that name here.
     """
 
     ours: ClassVar[bool] = False
     pending: ClassVar[Pending] = ""
+    help_from: ClassVar[type[Section] | None] = None
 
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
+        defer_build=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
         validate_assignment=True,
         protected_namespaces=(),
     )
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - pydantic's own
-        """Give the fields of a section that is written in a notebook's cell their help; pydantic finds none there."""
+        """Keep the help of a section that is written in a notebook's cell while its source is at hand."""
         super().__pydantic_init_subclass__(**kwargs)
         if cls.__module__ == "__main__":
-            for name, text in _texts_below_fields(cls).items():
+            for name, text in texts_of_running_source(cls).items():
                 if name in cls.model_fields and cls.model_fields[name].description is None:
                     cls.model_fields[name].description = text
 
@@ -123,44 +135,70 @@ class Section(BaseModel):
         return cls
 
 
-def _texts_below_fields(cls: type) -> dict[str, str]:
-    """The text below each field of a class that is being made, from the source that is running; {} without one."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_globals.get("__name__") != cls.__module__:
-        frame = frame.f_back
-    if frame is None:
-        return {}
-    try:
-        tree = ast.parse("".join(linecache.getlines(frame.f_code.co_filename, frame.f_globals)))
-    except SyntaxError:  # a cell with %magic lines; the help is lost, nothing else
-        return {}
-    made = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
-    body = made[-1].body if made else []
-    return {
-        field.target.id: inspect.cleandoc(below.value.value)
-        for field, below in pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
-    }
+def help_of(section: type[Section], name: str) -> str:
+    """The help of a field on one line; "" for a field without, and for a name that is no field.
+
+    Sources are read when a help is asked for, not when the classes are made: checking a file needs none.
+    """
+    info = section.model_fields.get(name)
+    if info is None:
+        return ""
+    texts = [info.description] if info.description is not None else []
+    owners = [*section.__mro__, *(section.help_from.__mro__ if section.help_from is not None else ())]
+    texts += [text for cls in owners if (text := texts_of_module(cls.__module__).get(cls.__qualname__, {}).get(name))]
+    return " ".join(texts[0].split()) if texts else ""
 
 
 def one_of(*sections: type[Section], other: type[Section] | None = None) -> Any:  # noqa: ANN401 - a typing form
-    """The union of sections told apart by their `type` key (pydantic wants at least two for a discriminator).
+    """The union of sections told apart by their `type` key; of one section that section itself.
 
     `other` takes every type that none of the sections has; their own types are then matched in any case.
     """
-    if other is not None:
-        tags = {tag_of(section): section for section in sections}
-        arms = tuple(Annotated[section, Tag(tag)] for tag, section in tags.items() if tag)
-
-        def arm(data: Any) -> str:  # noqa: ANN401 - a table or a section
-            tag = data.get("type") if isinstance(data, dict) else getattr(data, "type", None)
-            return tag.lower() if isinstance(tag, str) and tag.lower() in tags else OTHER
-
-        return Annotated[Union[(*arms, Annotated[other, Tag(OTHER)])], Discriminator(arm)]
-    if len(sections) == 1:
+    if len(sections) == 1 and other is None:
         return sections[0]
-    return Annotated[Union[sections], Discriminator("type")]  # noqa: UP007 - built from a tuple
+    arms = sections if other is None else (*sections, other)
+    return Annotated[Union[arms], _ByType(arms)]  # noqa: UP007 - a tuple
+
+
+@dataclass(frozen=True)
+class _ByType:
+    """How pydantic is to read a union of sections: by the `type` of the table, looking at that one section alone.
+
+    pydantic's own discriminated union prepares a validator for every arm, which of 25 families takes longer than all
+    else that checking a file does. Places and kinds of the errors are the same.
+    """
+
+    sections: tuple[type[Section], ...]
+
+    @cached_property
+    def arms(self) -> dict[str, type[Section]]:
+        """The sections by what they are called in the union."""
+        return {arm_of(section): section for section in self.sections}
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        del source, handler
+        return core_schema.tagged_union_schema(
+            {tag: _when_needed(section) for tag, section in self.arms.items()},
+            discriminator=self._arm if OTHER in self.arms else "type",
+        )
+
+    def _arm(self, data: Any) -> str:  # noqa: ANN401 - a table or a section
+        tag = data.get("type") if isinstance(data, dict) else getattr(data, "type", None)
+        return tag.lower() if isinstance(tag, str) and tag.lower() in self.arms else OTHER
+
+
+def _when_needed(section: type[Section]) -> CoreSchema:
+    """A schema that stands for a section's own until the first value comes."""
+
+    def in_full(_: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        section.model_rebuild()
+        return handler(section.__pydantic_core_schema__)
+
+    return core_schema.no_info_plain_validator_function(
+        section.model_validate,
+        ref=f"{section.__module__}.{section.__qualname__}:{id(section)}",  # gives it a definition of its own
+        metadata={"pydantic_js_functions": [in_full]},
+    )
 
 
 def ui_of(info: FieldInfo) -> Ui:

@@ -4,8 +4,6 @@ General keys stand at the top; every one of them but `directory` may be repeated
 then holds for that folder alone. `settings_of` gives the keys that hold for one folder.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, create_model
@@ -116,6 +114,8 @@ class DirectorySettings(Section):
 class _Folder(Section):
     """A folder of pictures and their captions (name.jpg with name.txt)."""
 
+    help_from: ClassVar[type[Section]] = DirectorySettings
+
     path: Pictures
     """Folder with pictures, and captions of the same name in .txt files or all in captions.json. Uncompressed .tar
     files in it are read like folders, and so is one that is named here."""
@@ -145,7 +145,7 @@ else:
         **{
             name: (
                 Annotated[(info.annotation | None, *info.metadata, Ui(advanced=True))],
-                Field(default=None, description=info.description),
+                None,
             )
             for name, info in DirectorySettings.model_fields.items()
         },

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from dpnb.schema.base import Section, sections_below, tag_of, ui_of
+from dpnb.schema.base import Section, help_of, sections_below, tag_of, ui_of
 
 Node: TypeAlias = dict[str, Any]
 _PYTHONS_OWN = ("discriminator", "format", "writeOnly", "title")
@@ -56,7 +56,7 @@ def _table(node: Node, cls: type[Section], names: dict[str, str]) -> Node:
         if "$ref" in value:
             value = {"allOf": [{"$ref": value.pop("$ref")}], **value}  # draft 7 ignores what stands beside a $ref
         unit = ui_of(info).unit
-        words = " ".join((info.description or "").split())
+        words = help_of(cls, key)
         properties[key] = {
             "title": key.replace("_", " ").capitalize(),
             "description": f"{words} Unit: {unit}." if unit else words,

@@ -1,7 +1,5 @@
 """The tables [loss] and [ema] (ours): how the error is measured, and the average of the trained weights."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The [monitoring] table: where else the charts go."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SecretStr

@@ -4,8 +4,6 @@ Keys that several optimizers have are defined once, here at the top; a section l
 with its own defaults. What the library's classes take stands in pytorch_optimizers.py.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias

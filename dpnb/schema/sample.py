@@ -1,7 +1,5 @@
 """The [sample] table (ours): pictures drawn while training, so that a person sees what is being learned."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator

@@ -4,8 +4,6 @@ The order of the fields is the order of a written file and of a form. What is no
 [adapter] (adapter.py), [optimizer] (optimizer.py), [sample] (sample.py), rules across keys (rules.py).
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 

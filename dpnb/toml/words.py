@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from dpnb.errors import Loc, Problem
-from dpnb.schema.base import Section, arm_of, section_for, section_types, sections_below, tag_of
+from dpnb.schema.base import Section, arm_of, help_of, section_for, section_types, sections_below, tag_of
 from dpnb.toml.keys import any_of, did_you_mean, where_it_belongs
 from dpnb.toml.kinds import kinds_that_fit, of_each_kind, untyped, wrong_for_all
 from dpnb.toml.places import value_at
@@ -172,18 +172,20 @@ def _problem(finding: _Finding, data: dict[str, Any], cls: type[Section]) -> Pro
         case "extra_forbidden":
             return _unknown(loc, owner, cls, data)
         case "missing":
-            return Problem("error", "missing", loc, "is missing.", _table_to_add(loc, info) or _help(info))
+            return Problem("error", "missing", loc, "is missing.", _table_to_add(loc, info) or _meaning(owner, loc))
         case "told":
             return Problem("error", "value", loc, _on_one_line(context["message"]), context["suggestion"])
         case "literal_error":
             choices = re.findall(r"'([^']*)'", str(context["expected"]))
             if info is not None and len(_arms(info.annotation)) > 1:
                 words = f"{show(seen)} is not known here; expected {type_words(info)}."
-                return Problem("error", "value", loc, words, _correction(loc, seen, "bool_type", info) or _help(info))
+                return Problem(
+                    "error", "value", loc, words, _correction(loc, seen, "bool_type", info) or _meaning(owner, loc)
+                )
             return _no_choice(loc, seen, choices)
     if kind in _WANTED or kind == "union":
-        return _wrong_type(finding, seen, info)
-    return Problem("error", "value", loc, f"{_wrong_value(seen, kind, context, detail['msg'])}.", _help(info))
+        return _wrong_type(finding, seen, owner, info)
+    return Problem("error", "value", loc, f"{_wrong_value(seen, kind, context, detail['msg'])}.", _meaning(owner, loc))
 
 
 def _no_choice(loc: Loc, seen: Any, choices: Sequence[str]) -> Problem:  # noqa: ANN401 - anything that TOML can hold
@@ -258,7 +260,7 @@ _WANTED = {
 }
 
 
-def _wrong_type(finding: _Finding, seen: Any, info: FieldInfo | None) -> Problem:  # noqa: ANN401 - TOML's values
+def _wrong_type(finding: _Finding, seen: Any, owner: type[Section] | None, info: FieldInfo | None) -> Problem:  # noqa: ANN401
     loc, kind = finding.loc, finding.detail["type"]
     if kind != "union":
         words = f"{show(seen)} is {_toml_type(seen)}; expected {_WANTED[kind]}."
@@ -266,7 +268,7 @@ def _wrong_type(finding: _Finding, seen: Any, info: FieldInfo | None) -> Problem
         words = f"{show(seen)} is {_toml_type(seen)}; expected {type_words(info)}."
     else:
         words = f"{show(seen)} is {_toml_type(seen)} and does not fit here; the key takes {type_words(info)}."
-    return Problem("error", "type", loc, words, _correction(loc, seen, kind, info) or _help(info))
+    return Problem("error", "type", loc, words, _correction(loc, seen, kind, info) or _meaning(owner, loc))
 
 
 def _correction(loc: Loc, seen: Any, kind: str, info: FieldInfo | None) -> str:  # noqa: ANN401 - TOML's values
@@ -388,9 +390,13 @@ def _toml_type(value: Any) -> str:  # noqa: ANN401 - anything that TOML can hold
     return names.get(type(value), "a date" if isinstance(value, datetime.date) else "nothing")
 
 
-def _help(info: FieldInfo | None) -> str:
-    """What the key means, in one sentence, so that the message can be acted on without a manual."""
-    if info is None or not info.description:
+def _meaning(owner: type[Section] | None, loc: Loc) -> str:
+    """What a key of a section means, in one sentence, so that a message can be acted on without a manual.
+
+    The last text in `loc` is its name, behind which only numbers may stand. "" for a key without help.
+    """
+    name = next((part for part in reversed(loc) if isinstance(part, str)), "")
+    if owner is None or not (words := help_of(owner, name)):
         return ""
-    sentence = re.split(r"\. (?=[A-Z])", " ".join(info.description.split()))[0].rstrip(".")
+    sentence = re.split(r"\. (?=[A-Z])", words)[0].rstrip(".")
     return f"(Meaning: {sentence}.)"

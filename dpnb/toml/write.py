@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dpnb.errors import ConfigError, Loc, errors_in
-from dpnb.schema.base import Section, ui_of
+from dpnb.schema.base import Section, help_of, ui_of
 
 if TYPE_CHECKING:
     from tomlkit.container import Container
@@ -115,8 +115,8 @@ def _fill(table: Container | Table, value: Section, *, everything: bool, comment
         if isinstance(item, Section) or (isinstance(item, list) and item and isinstance(item[0], Section)):
             tables.append((name, item))
             continue
-        if comments and info is not None and info.description:
-            table.add(tomlkit.comment(" ".join(info.description.split())))
+        if comments and (words := help_of(type(value), name)):
+            table.add(tomlkit.comment(words))
         if isinstance(item, dict):
             # As a table of its own it would swallow the keys behind it.
             braces = tomlkit.inline_table()

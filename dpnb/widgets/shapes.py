@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from dpnb.errors import Loc
-from dpnb.schema.base import Section, Ui, ui_of
+from dpnb.schema.base import Section, Ui, help_of, ui_of
 
 _SCALARS: dict[Any, str] = {
     bool: "bool",
@@ -140,7 +140,7 @@ class Spec:
     @property
     def help(self) -> str:
         """The field's own documentation on one line."""
-        return " ".join((self.info.description or "").split())
+        return help_of(self.owner, self.name)
 
     @property
     def required(self) -> bool:

@@ -54,7 +54,7 @@ def test_every_key_has_a_row_with_all_that_the_schema_says_of_it(cls: type[Secti
             continue  # a table has a heading; `type` is the heading of its kind
         if cls.__name__ == "Directory" and name in Dataset.model_fields:
             continue  # a general key, which stands with those of the file
-        found = [row for row in rows_of(name) if meaning_cell(info) in row]
+        found = [row for row in rows_of(name) if meaning_cell(cls, name) in row]
         assert any(type_cell(info) in row and default_cell(info) in row for row in found), (cls, name)
 
 
@@ -156,10 +156,9 @@ def test_type_and_default_of_a_key(name: str, kind: str, default: str) -> None:
 
 
 def test_what_a_key_means() -> None:
-    fields = Example.model_fields
-    assert meaning_cell(fields["whole"]) == r"A \| and a \*. Unit: px."
-    assert meaning_cell(fields["share"]) == "**ours** **not yet (ignored)**"
-    assert meaning_cell(fields["words"]) == 'Only with `choice` = `"a"` or `"b"`.'
-    assert meaning_cell(fields["folder"]) == "Only without `share`."
+    assert meaning_cell(Example, "whole") == r"A \| and a \*. Unit: px."
+    assert meaning_cell(Example, "share") == "**ours** **not yet (ignored)**"
+    assert meaning_cell(Example, "words") == 'Only with `choice` = `"a"` or `"b"`.'
+    assert meaning_cell(Example, "folder") == "Only without `share`."
     assert escape("<name>/loss") == "&lt;name>/loss"
-    assert ui_of(fields["share"]).ours
+    assert ui_of(Example.model_fields["share"]).ours

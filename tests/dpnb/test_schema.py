@@ -22,10 +22,20 @@ from dpnb.schema import (
     families,
     settings_of,
 )
-from dpnb.schema.base import InputFile, one_of, section_types, sections_below, tag_of, texts_as_tables, ui_of, walk
+from dpnb.schema.base import (
+    InputFile,
+    help_of,
+    one_of,
+    section_types,
+    sections_below,
+    tag_of,
+    texts_as_tables,
+    ui_of,
+    walk,
+)
 from dpnb.schema.model import FACTS, FAMILIES, MODELS
 from dpnb.schema.training import EvalDataset, batch_size_for
-from dpnb.toml.words import _help
+from dpnb.toml.words import _meaning
 from tests.dpnb.every_family import training
 
 
@@ -64,17 +74,16 @@ class Whole(Section):
 
 @pytest.mark.parametrize(("section", "name"), FIELDS, ids=NAMES)
 def test_every_key_has_help_that_reads_well_alone(section, name):
-    info = section.model_fields[name]
-    text = info.description
+    text, meaning = help_of(section, name), _meaning(section, (name,))
     assert text, "a key without help"
     assert text[0].isupper()
     assert text.endswith(".")
-    for words in (text, _help(info)):
+    for words in (text, meaning):
         for left, right in ("()", "[]", "<>"):
             if "->" not in words:
                 assert words.count(left) == words.count(right), f"cut badly: {words}"
-    assert _help(info).startswith("(Meaning: ")
-    assert _help(info).endswith(".)")
+    assert meaning.startswith("(Meaning: ")
+    assert meaning.endswith(".)")
     assert not text.startswith("The same"), "refers to another key's help"
 
 
@@ -103,7 +112,7 @@ def test_a_folder_may_say_every_general_key_for_itself():
     folder = Directory(path="x")
     assert all(getattr(folder, name) is None for name in DirectorySettings.model_fields)
     for name, info in DirectorySettings.model_fields.items():
-        assert Directory.model_fields[name].description == info.description
+        assert help_of(Directory, name) == help_of(DirectorySettings, name) != ""
         assert ui_of(Directory.model_fields[name]).when == ui_of(info).when
 
 

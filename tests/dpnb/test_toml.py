@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from pydantic import Field, field_validator
 
 from dpnb.errors import ConfigError, Problem, errors_in
 from dpnb.schema import FACTS, Dataset, Section, Training
-from dpnb.schema.base import one_of, tag_of, ui_of
+from dpnb.schema.base import help_of, one_of, tag_of, ui_of
 from dpnb.schema.optimizer import NAMED
 from dpnb.toml import check, dump, load, load_run, validate
 from dpnb.toml.keys import any_of
@@ -631,9 +632,9 @@ def test_dump_everything_with_comments():
     assert value is not None
     text = dump(value, everything=True, comments=True)
     assert "# How often each example is seen in an epoch; 1.5 shows the first half twice.\nnum_repeats = 1\n" in text
-    for name, info in Dataset.model_fields.items():
+    for name in Dataset.model_fields:
         assert name == "directory" or (f"{name} = " in text) == (getattr(value, name) is not None)
-        assert name == "directory" or (" ".join(str(info.description).split()) in text) == (f"{name} = " in text)
+        assert name == "directory" or (help_of(Dataset, name) in text) == (f"{name} = " in text)
 
 
 # --- properties ------------------------------------------------------------------------------------------------------
@@ -663,28 +664,39 @@ def test_dump_then_load_is_the_identity(cls, data, everything, comments):
 # --- speed -----------------------------------------------------------------------------------------------------------
 
 
+def least_cpu_seconds(work: Callable[[], object]) -> float:
+    """The least that a piece of work takes of ten times: what else the machine does is in the others."""
+    taken = []
+    for _ in range(10):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def seconds_to_parse(text: str) -> float:
+    """What Python's own parser takes for a text: how fast this machine is now."""
+    return least_cpu_seconds(lambda: tomllib.loads(text))
+
+
 def test_a_file_full_of_mistakes_is_answered_in_a_moment(folder):
     value, _ = validate(tomllib.loads(GOOD), Training)
     assert value is not None
     text = dump(value, everything=True, comments=True).replace('type = "flux"\n', "").replace("epochs", "epohcs")
-    Path("x.toml").write_text(text + "foo = 1\nlrr = 2\n")
-    seconds = []
-    for _ in range(10):
-        start = time.process_time()
+    text += "foo = 1\nlrr = 2\n"
+    Path("x.toml").write_text(text)
+
+    def answer() -> None:
         with pytest.raises(ConfigError):
             load("x.toml", Training)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.25  # 0.06 s on two slow cores that others use too; a loop too many shows
+
+    assert least_cpu_seconds(answer) < 200 * seconds_to_parse(text)
 
 
 def test_a_typical_file_loads_in_a_moment(folder):
-    Path("x.toml").write_text(GOOD + "[sample]\nprompts = ['a', 'b']\n")
-    seconds = []
-    for _ in range(10):
-        start = time.process_time()
-        load("x.toml", Training)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.05
+    text = GOOD + "[sample]\nprompts = ['a', 'b']\n"
+    Path("x.toml").write_text(text)
+    assert least_cpu_seconds(lambda: load("x.toml", Training)) < 60 * seconds_to_parse(text)
 
 
 def test_no_secret_is_written():

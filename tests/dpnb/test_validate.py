@@ -176,7 +176,7 @@ def test_a_dataset_file_without_a_folder(folder, capsys):
 
 
 def test_a_cold_start_is_quick(folder):
-    """Under 0.6 s is the goal, and 0.45 s on a quiet machine; here against what is not ours of it, by its own work."""
+    """Under 0.6 s is the goal (tests/bench/bench_import.py); here against what is not ours of it, by its own work."""
 
     def seconds(*argv: str) -> float:
         best = float("inf")
@@ -188,7 +188,7 @@ def test_a_cold_start_is_quick(folder):
             assert done.returncode == 0, done.stderr
         return best
 
-    assert seconds("-m", "dpnb.cli", "validate", "run.toml") < 10 * seconds("-c", "from pydantic import BaseModel")
+    assert seconds("-m", "dpnb.cli", "validate", "run.toml") < 6 * seconds("-c", "from pydantic import BaseModel")
 
 
 # --- schema ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Anima, a Cosmos-Predict2 that reads captions with a language model."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import ClassVar, Literal
 

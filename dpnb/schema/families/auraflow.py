@@ -1,7 +1,5 @@
 """AuraFlow and Pony V7."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field

@@ -3,8 +3,6 @@
 A family's file lists its keys in the order of a form: `type`, paths, number formats, what is special, timesteps.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 

@@ -1,7 +1,5 @@
 """Chroma."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.base import InputDir

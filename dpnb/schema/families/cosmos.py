@@ -1,7 +1,5 @@
 """Cosmos 1 (7B, text to world)."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.base import InputFile

@@ -1,7 +1,5 @@
 """FLUX.1 [dev], [schnell], Kontext and models of the same shape."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from dpnb.schema.base import Pending, Ui

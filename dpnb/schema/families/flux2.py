@@ -1,7 +1,5 @@
 """FLUX.2 [dev] and [klein]."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.families import base as k

@@ -1,7 +1,5 @@
 """HiDream-I1."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field

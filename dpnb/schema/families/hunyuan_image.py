@@ -1,7 +1,5 @@
 """HunyuanImage 2.1."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.base import InputFile

@@ -1,7 +1,5 @@
 """HunyuanVideo (13B)."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.base import InputDir, InputFile

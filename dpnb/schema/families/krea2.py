@@ -1,7 +1,5 @@
 """Krea 2."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.families import base as k

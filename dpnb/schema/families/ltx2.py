@@ -1,7 +1,5 @@
 """LTX 2: video, its sound left out."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.base import InputFile

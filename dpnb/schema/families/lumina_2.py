@@ -1,7 +1,5 @@
 """Lumina Image 2.0."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.base import InputFile

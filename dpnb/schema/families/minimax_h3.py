@@ -1,7 +1,5 @@
 """MiniMax H3: video with sound."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field

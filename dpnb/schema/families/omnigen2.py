@@ -1,7 +1,5 @@
 """OmniGen2 (text to image)."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.families import base as k

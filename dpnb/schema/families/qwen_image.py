@@ -1,7 +1,5 @@
 """Qwen-Image and Qwen-Image-Edit."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.base import InputFile

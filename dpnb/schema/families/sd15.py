@@ -1,7 +1,5 @@
 """Stable Diffusion 1.x and 2.x."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.base import InputFile

@@ -1,7 +1,5 @@
 """Stable Diffusion 3 and 3.5."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from dpnb.schema.families import base as k

@@ -1,7 +1,5 @@
 """Stable Diffusion XL and its many fine-tunes."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from dpnb.schema.base import InputFile, Ui

@@ -1,7 +1,5 @@
 """Wan 2.1 and 2.2: text, image or first and last frame to video; also SkyReels V2."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
