@@ -23,7 +23,7 @@ Alpha: TypeAlias = Annotated[
         gt=0,
         description="Strength of the adapter: what it adds is multiplied by alpha / rank. Unset means alpha = rank.",
     ),
-    Ui(advanced=True, ours=True),
+    Ui(advanced=True, ours=True, step=1),
 ]
 Dropout: TypeAlias = Annotated[
     float,

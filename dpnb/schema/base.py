@@ -45,6 +45,8 @@ class Ui:
     `multiline` asks for a text area, `secret` for a field that is never shown nor written.
     `always` has a key written even where it stands at its default, since another reader of the file insists on it; the
     name of a sibling, where that is set.
+    `step` is how far apart the numbers are that a form's step buttons lead to, or "1-2-5" for what is known by its
+    order of magnitude; widgets/stepping.py has the rule for fields that do not say it.
     `ours` marks a key that diffusion-pipe does not read. `pending` marks one that our own trainer does not act on yet:
     "ignored" where a run without it gives the same result in more time or memory, "refused" where it would not.
     """
@@ -58,6 +60,7 @@ class Ui:
     secret: bool = False
     always: bool | str = False
     suggestions: tuple[str, ...] = ()
+    step: float | Literal["1-2-5"] = 0
     ours: bool = False
     pending: Pending = ""
 
@@ -204,10 +207,15 @@ def _when_needed(section: type[Section]) -> CoreSchema:
 def ui_of(info: FieldInfo) -> Ui:
     """The merged `Ui` of a field: markers in the annotation, the outermost winning where two speak."""
     merged: dict[str, Any] = {}
-    for marker in [*_inner_markers(info.annotation), *info.metadata]:
+    for marker in markers_of(info):
         if isinstance(marker, Ui):
             merged |= {k: v for k in Ui.__slots__ if (v := getattr(marker, k)) not in ("", False, None, ())}
     return Ui(**merged)
+
+
+def markers_of(info: FieldInfo) -> list[Any]:
+    """What an annotation says beside the type (`Ui`, bounds, a pydantic `Field` with them), the outermost last."""
+    return [*_inner_markers(info.annotation), *info.metadata]
 
 
 def _inner_markers(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - any typing form

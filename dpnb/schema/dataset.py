@@ -10,7 +10,7 @@ from pydantic import Field, create_model
 
 from dpnb.schema.base import InputDir, InputFile, Pictures, Section, Ui
 
-Ratio: TypeAlias = Annotated[int | float, Field(gt=0)]
+Ratio: TypeAlias = Annotated[int | float, Field(gt=0), Ui(step=0.1)]
 Side: TypeAlias = Annotated[int, Field(ge=1)]
 Pair: TypeAlias = Annotated[list[Side], Field(min_length=2, max_length=2)]
 SizeBucket: TypeAlias = Annotated[list[Side], Field(min_length=3, max_length=3)]
@@ -107,7 +107,7 @@ class DirectorySettings(Section):
     """How pictures are resized."""
     augmentation: Annotated[Augmentation | None, Ui(advanced=True, ours=True)] = None
     """Random changes to pictures."""
-    num_repeats: Annotated[int | float, Field(gt=0)] = 1
+    num_repeats: Annotated[int | float, Field(gt=0), Ui(step=1)] = 1
     """How often each example is seen in an epoch; 1.5 shows the first half twice."""
 
 

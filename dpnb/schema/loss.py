@@ -17,7 +17,7 @@ class Loss(Section):
     weighting: Literal["none", "sigma_sqrt", "cosmap"] = "none"
     """Weight of each noise level (Esser et al. 2024): none, sigma_sqrt (1 / t^2) or cosmap. Evaluations stay
     unweighted, so that their curves can be compared."""
-    noise_offset: Annotated[float, Field(ge=0), Ui(advanced=True)] = 0.0
+    noise_offset: Annotated[float, Field(ge=0), Ui(advanced=True, step=0.01)] = 0.0
     """Strength of a random shift of each channel's mean that is added to the noise, for very dark and bright pictures;
     0.05 is usual, for models that predict noise."""
 

@@ -31,6 +31,7 @@ LearningRate: TypeAlias = Annotated[
         description="Learning rate: how far one step moves the weights; around 1e-4 for an adapter, 1e-5 for a whole "
         "model.",
     ),
+    Ui(step="1-2-5"),
 ]
 Betas: TypeAlias = Annotated[
     list[Annotated[float, Field(ge=0, lt=1)]],
@@ -48,6 +49,7 @@ WeightDecay: TypeAlias = Annotated[
         description="How strongly weights are pulled towards 0 (decoupled weight decay); biases and norms are left "
         "alone.",
     ),
+    Ui(step=0.01),
 ]
 Eps: TypeAlias = Annotated[
     float, Field(ge=0, description="Added to the denominator for numerical stability."), Ui(advanced=True)
@@ -84,7 +86,7 @@ DecoupleLr: TypeAlias = Annotated[
 DecayMaxLr: TypeAlias = Annotated[
     float | None,
     Field(ge=0, description="Highest learning rate of the schedule, by which decay is scaled; unset means lr."),
-    Ui(advanced=True, when=("decouple_lr", (True,))),
+    Ui(advanced=True, step="1-2-5", when=("decouple_lr", (True,))),
 ]
 KahanSum: TypeAlias = Annotated[
     bool | None,
@@ -113,10 +115,14 @@ IsPaged: TypeAlias = Annotated[
     bool, Field(description="Let the state move to host memory when the GPU is full."), Ui(advanced=True)
 ]
 MinLr: TypeAlias = Annotated[
-    float, Field(ge=0, description="Lowest learning rate that a single weight can come to."), Ui(advanced=True)
+    float,
+    Field(ge=0, description="Lowest learning rate that a single weight can come to."),
+    Ui(advanced=True, step="1-2-5"),
 ]
 MaxLr: TypeAlias = Annotated[
-    float, Field(ge=0, description="Highest learning rate that a single weight can come to."), Ui(advanced=True)
+    float,
+    Field(ge=0, description="Highest learning rate that a single weight can come to."),
+    Ui(advanced=True, step="1-2-5"),
 ]
 LrBump: TypeAlias = Annotated[
     float,
@@ -141,7 +147,7 @@ Beta2HalfLife: TypeAlias = Annotated[
         description="Examples after which the average of the squared gradient has forgotten half; sets beta2 whatever "
         "the batch size.",
     ),
-    Ui(advanced=True, unit="examples"),
+    Ui(advanced=True, unit="examples", step=10000),
 ]
 
 # --- optimizers by name ----------------------------------------------------------------------------------------------
@@ -218,7 +224,7 @@ class Sgd(Section):
     """Share of the last step that is carried over into the next; 0.9 is usual, 0 carries nothing over."""
     dampening: Annotated[float, Ui(advanced=True)] = 0.0
     """Share of the gradient that is kept out of the momentum."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0), Ui(step=0.01)] = 0.0
     """How strongly weights are pulled towards 0 (L2 penalty); biases and norms are left alone."""
     nesterov: Annotated[bool, Ui(advanced=True)] = False
     """Look one step of momentum ahead; needs momentum above 0 and dampening 0."""
@@ -382,14 +388,14 @@ class OtherOptimizer(Section):
 
     type: Annotated[str, Ui(suggestions=pytorch_optimizers.names())]
     """Class of the pytorch-optimizer library, in its own spelling, such as Prodigy, Lion or CAME."""
-    lr: Annotated[float | None, Field(ge=0)] = None
+    lr: Annotated[float | None, Field(ge=0), Ui(step="1-2-5")] = None
     """Learning rate: how far one step moves the weights; unset means the optimizer's own, which may differ from
     others by orders of magnitude."""
     betas: list[Annotated[float, Field(ge=0, le=1)]] | None = None
     """How slowly the running averages forget, as many numbers as the optimizer has of them."""
-    weight_decay: Annotated[float | None, Field(ge=0)] = None
+    weight_decay: Annotated[float | None, Field(ge=0), Ui(step=0.01)] = None
     """How strongly weights are pulled towards 0; biases and norms are left alone."""
-    eps: Annotated[float | None, Field(ge=0), Ui(advanced=True)] = None
+    eps: Annotated[float | None, Field(ge=0), Ui(advanced=True, step="1-2-5")] = None
     """Added to the denominator for numerical stability."""
     gradient_release: GradientRelease = False
     beta2_half_life: Beta2HalfLife = None

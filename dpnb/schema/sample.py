@@ -16,15 +16,15 @@ class Prompt(Section):
     """What to draw."""
     negative: Annotated[str | None, Ui(advanced=True)] = None
     """What to steer away from; needs true_cfg above 1."""
-    width: Annotated[int | None, Field(ge=16), Ui(unit="px", advanced=True)] = None
+    width: Annotated[int | None, Field(ge=16), Ui(unit="px", advanced=True, step=64)] = None
     """Width of this picture."""
-    height: Annotated[int | None, Field(ge=16), Ui(unit="px", advanced=True)] = None
+    height: Annotated[int | None, Field(ge=16), Ui(unit="px", advanced=True, step=64)] = None
     """Height of this picture."""
     seed: Annotated[int | None, Field(ge=0, le=LARGEST_SEED), Ui(advanced=True)] = None
     """Seed of this picture's noise; unset means the table's seed plus the prompt's position."""
     steps: Annotated[int | None, Field(ge=1), Ui(advanced=True)] = None
     """Denoising steps of this picture."""
-    guidance: Annotated[float | None, Field(ge=0), Ui(advanced=True)] = None
+    guidance: Annotated[float | None, Field(ge=0), Ui(advanced=True, step=0.1)] = None
     """Guidance of this picture."""
 
     @classmethod
@@ -48,9 +48,9 @@ class Sampling(Section):
     """Draw after every this many epochs."""
     before_first_step: bool = True
     """Draw once before training starts: what the base model does with the prompts."""
-    width: Annotated[int, Field(ge=16), Ui(unit="px")] = 512
+    width: Annotated[int, Field(ge=16), Ui(unit="px", step=64)] = 512
     """Width of the pictures."""
-    height: Annotated[int, Field(ge=16), Ui(unit="px")] = 512
+    height: Annotated[int, Field(ge=16), Ui(unit="px", step=64)] = 512
     """Height of the pictures."""
     steps: Annotated[int, Field(ge=1)] = 28
     """Denoising steps."""

@@ -113,11 +113,11 @@ class Training(Section):
     """The learning rate rises in a straight line over this many steps."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
     """Shape of the learning rate after the warm-up: flat, down to 0 in a line, or down along a cosine."""
-    force_constant_lr: Annotated[float | None, Field(ge=0), Ui(advanced=True)] = None
+    force_constant_lr: Annotated[float | None, Field(ge=0), Ui(advanced=True, step="1-2-5")] = None
     """Use exactly this learning rate from now on, also after a resume, without warm-up or schedule."""
-    huber_delta: Annotated[float | None, Field(gt=0), Ui(advanced=True)] = None
+    huber_delta: Annotated[float | None, Field(gt=0), Ui(advanced=True, step=0.1)] = None
     """Use the Huber loss with this threshold instead of the squared error."""
-    smooth_l1_beta: Annotated[float | None, Field(ge=0), Ui(advanced=True)] = None
+    smooth_l1_beta: Annotated[float | None, Field(ge=0), Ui(advanced=True, step=0.1)] = None
     """Use the smooth L1 loss with this threshold instead of the squared error."""
     uncond_fraction: Annotated[float, Field(ge=0, le=1), Ui(advanced=True)] = 0.0
     """Share of examples (0 to 1) that are trained with an empty caption, for classifier-free guidance."""
@@ -176,7 +176,7 @@ class Training(Section):
     """Number format of exported weights; unset means the format they are trained in."""
     checkpoint_every_n_epochs: Annotated[Times | None, Ui(group="Saving", unit="epochs")] = None
     """Write a checkpoint to resume from after every this many epochs."""
-    checkpoint_every_n_minutes: Annotated[float | None, Field(gt=0), Ui(group="Saving", unit="minutes")] = None
+    checkpoint_every_n_minutes: Annotated[float | None, Field(gt=0), Ui(group="Saving", unit="minutes", step=5)] = None
     """Write a checkpoint to resume from after this much time."""
 
     keep_last_n_checkpoints: Annotated[Count | None, Ui(group="Saving", unit="checkpoints", ours=True)] = None

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol
 
 import ipywidgets as w
@@ -20,6 +21,7 @@ from dpnb.widgets.draft import UNSET, Draft
 from dpnb.widgets.look import Look, set_class
 from dpnb.widgets.picker import Picker, Wanted
 from dpnb.widgets.shapes import Spec
+from dpnb.widgets.stepping import SMALL
 
 
 class Host(Protocol):
@@ -99,6 +101,14 @@ def show_number(value: Any) -> str:  # noqa: ANN401 - a number, or a text that i
     return re.sub(r"e([+-])0+(?=\d)", r"e\1", repr(value)) if isinstance(value, float) else str(value)
 
 
+def show_rate(value: Any) -> str:  # noqa: ANN401 - a number, or a text that is none yet
+    """A number that is known by its order of magnitude, as a learning rate is: `0.0001` -> `1e-4`."""
+    if not isinstance(value, float) or not 0 < abs(value) < SMALL:
+        return show_number(value)
+    digits, _, power = f"{Decimal(repr(value)):e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.') if '.' in digits else digits}e{int(power)}"
+
+
 def parse_list(text: str) -> Any:  # noqa: ANN401 - a list, or the text
     """`512, 768`, `[512, 4], [1024, 1]`, `1280x720` or `1280x720; 960x544`, with or without brackets around all."""
     text = re.sub(r"(?<!\d)\.(?=\d)", "0.", text.strip())
@@ -151,6 +161,7 @@ def show_names(value: Any) -> str:  # noqa: ANN401 - a list of texts
 
 NUMBER = Codec(parse_number, show_number)
 FLOAT = Codec(parse_float, show_number)
+RATE = Codec(parse_float, show_rate)
 NUMBERS = Codec(parse_numbers, show_list, "512, 768")
 PAIRS = Codec(parse_list, show_list, "[512, 4], [1024, 1]")
 NUMBER_OR_PAIRS = Codec(parse_number_or_list, show_list, "4 or [512, 4], [1024, 1]")

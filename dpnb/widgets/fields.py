@@ -18,6 +18,7 @@ from dpnb.widgets import controls as c
 from dpnb.widgets.cards import SectionListControl
 from dpnb.widgets.sections import NestedControl
 from dpnb.widgets.shapes import Spec, shape_of
+from dpnb.widgets.stepping import steps_of
 
 Build = Callable[[c.Host, Spec], c.Control]
 Match = Callable[[Spec], bool]
@@ -39,6 +40,12 @@ def _arms(*names: str, also: Match = lambda spec: True) -> Match:
 
 def _text(codec: c.Codec) -> Build:
     return lambda host, spec: c.TextControl(host, spec, codec)
+
+
+def _float(host: c.Host, spec: Spec) -> c.Control:
+    """What goes up and down by orders of magnitude is written so."""
+    steps = steps_of(spec)
+    return c.TextControl(host, spec, c.RATE if steps is not None and steps.size is None else c.FLOAT)
 
 
 def _is_path(spec: Spec) -> bool:
@@ -88,7 +95,7 @@ TABLE: list[Kind] = [
     Kind("suggested text", _arms("str", also=lambda s: bool(s.ui.suggestions) and not _is_path(s)), _text(c.WORDS)),
     Kind("free text", _arms("str", also=lambda s: not s.ui.suggestions and not _is_path(s)), c.ProseControl),
     Kind("integer", _arms("int"), _text(c.NUMBER)),
-    Kind("float", _arms("float"), _text(c.FLOAT)),
+    Kind("float", _arms("float"), _float),
     Kind("number", _arms("int", "float"), _text(c.NUMBER)),
     Kind("yes or no", _arms("bool", also=lambda s: not s.shape.optional), c.CheckControl),
     Kind("yes, no or not set", _arms("bool", also=lambda s: s.shape.optional), _yes_no_unset),

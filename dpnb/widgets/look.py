@@ -80,6 +80,13 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-search > .widget-label { width: auto; font-weight: 500; }
 .dpnb .dpnb-cell.dpnb-path { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 4px 8px;
   align-items: end; }
+.dpnb .dpnb-cell.dpnb-stepped { display: grid; grid-template-columns: minmax(0, 1fr) auto auto; column-gap: 4px;
+  align-items: end; align-content: start; }
+.dpnb .dpnb-stepped > .dpnb-note, .dpnb .dpnb-stepped > .dpnb-reset { grid-column: 1 / -1; justify-self: start; }
+.dpnb .dpnb-step.jupyter-button { min-width: 0; width: 28px; padding: 0; height: var(--jp-widgets-inline-height);
+  line-height: var(--jp-widgets-inline-height); font-size: 0; }
+.dpnb .dpnb-step::before { font-size: 16px; content: "+"; content: "+" / ""; }
+.dpnb .dpnb-step-down::before { content: "\\2212"; content: "\\2212" / ""; }
 .dpnb .dpnb-path > .dpnb-small.jupyter-button { height: var(--jp-widgets-inline-height); }
 .dpnb .dpnb-path > .widget-textarea + .jupyter-button { align-self: start; margin-top: 22px; }
 .dpnb .dpnb-bad > .dpnb-path > .widget-inline-hbox > input, .dpnb .dpnb-bad > .dpnb-path > .widget-textarea > textarea,

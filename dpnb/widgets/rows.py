@@ -1,4 +1,8 @@
-"""One field of a form: its control, and below it help, what differs from the default, and what the validator says."""
+"""One field of a form: its control, and below it help, what differs from the default, and what the validator says.
+
+A number has two buttons beside it that take it a step down or up. They are buttons since a text field of ipywidgets
+tells of no keys, and a number field of the browser would neither take `1_000` nor show 2e-5 as it was typed.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,11 @@ from typing import Any
 from pydantic import SecretStr
 
 from dpnb.errors import Loc, Problem
-from dpnb.widgets.controls import Control, Host, show_list
+from dpnb.widgets.controls import Control, Host, show_list, show_rate
 from dpnb.widgets.draft import UNSET, Draft
 from dpnb.widgets.look import close_tree, escape, set_class
 from dpnb.widgets.shapes import Spec
+from dpnb.widgets.stepping import Direction, is_number, steps_of
 
 LONG_DEFAULT = 40  # characters of a default that are shown
 
@@ -30,9 +35,28 @@ class Row:
         self.reset: Any = None
         self.nested = spec.shape.holds_sections
         self._heading = f"<h4>{escape(spec.label)}</h4>" if self.nested and not alone else ""
-        parts = (self.note, self.control.widget) if self.nested else (self.control.widget, self.note)
+        self._steps = steps_of(spec)
+        self._step_buttons = self._make_step_buttons() if self._steps is not None else ()
+        field = (self.control.widget, *self._step_buttons)
+        parts = (self.note, *field) if self.nested else (*field, self.note)
         wide = self.nested or spec.ui.multiline or spec.is_table or spec.ui.path is not None
-        self.widget = host.look.box(parts, "dpnb-cell", *(("dpnb-wide",) if wide else ()))
+        classes = [name for name, on in (("dpnb-wide", wide), ("dpnb-stepped", self._steps is not None)) if on]
+        self.widget = host.look.box(parts, "dpnb-cell", *classes)
+
+    def _make_step_buttons(self) -> tuple[Any, ...]:
+        """Two buttons with a sign to see, and the field's name for who hears it."""
+        buttons = []
+        for word, direction in (("down", -1), ("up", 1)):
+            tooltip = f"{self.spec.label}: one step {word}"
+            button = self.host.look.button(tooltip, "dpnb-step", f"dpnb-step-{word}")
+            button.on_click(lambda _, direction=direction: self._step(direction))
+            buttons.append(button)
+        return tuple(buttons)
+
+    def _step(self, direction: Direction) -> None:
+        value = self.host.draft.value(self.spec)
+        if self._steps is not None and (value is None or is_number(value)):
+            self.host.edited(self.spec.loc, self._steps.step(value, direction))
 
     def refresh(self) -> None:
         """Show value, help and problems of the field as they are now."""
@@ -44,6 +68,10 @@ class Row:
         set_class(self.widget, "dpnb-hidden", not (applies or problems or changed or self.found))
         set_class(self.widget, "dpnb-bad", any(p.severity == "error" for p in problems) and not self.nested)
         idle = "" if applies or problems else '<span class="dpnb-quiet">Without effect as things are.</span> '
+        value = draft.value(spec)
+        for button in self._step_buttons:
+            # A text that is no number yet, or a list where a number may stand too, shall not be lost to a click.
+            set_class(button, "dpnb-hidden", not (value is None or is_number(value)))
         self.note.value = self._heading + idle + note_html(spec, draft, problems)
         self._offer_reset(not self.nested and changed)
 
@@ -89,6 +117,8 @@ def default_words(spec: Spec) -> str:
         return "yes" if spec.default else "no"
     if spec.default in ("", [], {}):
         return "empty"
+    if (steps := steps_of(spec)) is not None and steps.size is None:
+        return show_rate(spec.default)
     words = str(spec.default) if isinstance(spec.default, dict) else show_list(spec.default)
     return words if len(words) <= LONG_DEFAULT else f"{words[: LONG_DEFAULT - 3]}..."
 

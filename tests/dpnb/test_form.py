@@ -143,7 +143,7 @@ def test_what_code_sets_the_widgets_show(training: Training) -> None:
     form = TrainingForm(training)
     panel = page(form, "Optimizer")
     form.set("optimizer.lr", 3e-4)
-    assert nested_row(panel, "optimizer", "lr").control.widget.value == "0.0003"
+    assert nested_row(panel, "optimizer", "lr").control.widget.value == "3e-4"
     form.set("optimizer", Sgd(lr=0.1))
     assert row(panel, "optimizer").control.kind.value == "sgd"
     assert form.value.optimizer == Sgd(lr=0.1)

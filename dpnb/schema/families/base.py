@@ -174,6 +174,7 @@ Shift: TypeAlias = Annotated[
         description="Constant timestep shift t -> s*t / (1 + (s-1)*t); above 1 moves training towards noise, unset or "
         "0 leaves it out.",
     ),
+    Ui(step=0.1),
 ]
 FluxShift: TypeAlias = Annotated[
     bool, Field(description="Shift timesteps by resolution, as the Flux sampler does; ignored when shift is set.")
@@ -189,7 +190,7 @@ Guidance: TypeAlias = Annotated[
         "embedding read it.",
     ),
 ]
-PartLr: TypeAlias = Annotated[float | None, Field(ge=0), Ui(advanced=True)]
+PartLr: TypeAlias = Annotated[float | None, Field(ge=0), Ui(advanced=True, step="1-2-5")]
 """Learning rate of one part of a network; unset means optimizer.lr."""
 MinSnrGamma: TypeAlias = Annotated[
     float | None,
@@ -198,6 +199,7 @@ MinSnrGamma: TypeAlias = Annotated[
         description="Min-SNR weighting of the loss (Hang et al. 2023): weights of nearly clean pictures are capped at "
         "this signal-to-noise ratio; 5 is usual.",
     ),
+    Ui(step=0.5),
 ]
 
 

@@ -36,7 +36,7 @@ class CosmosPredict2Model(k.ModelSection):
     """Hold the T5 text encoder in 4 bits, a quarter of the memory."""
     text_encoder_fp8: k.TextEncoderFp8 = False
     cache_text_embeddings: k.CacheTextEmbeddings = True
-    multiscale_loss_weight: Annotated[float | None, Field(ge=0), Ui(advanced=True)] = None
+    multiscale_loss_weight: Annotated[float | None, Field(ge=0), Ui(advanced=True, step=0.1)] = None
     """Weight of a second loss on the half-size picture, for pictures of about 1024 px and more; unset leaves it
     out."""
     self_attn_lr: k.PartLr = None

@@ -41,5 +41,5 @@ class MinimaxH3Model(k.ModelSection):
     sigmoid_scale: k.SigmoidScale = 1.0
     shift: k.Shift = None
     flux_shift: k.FluxShift = False
-    image_shift: Annotated[float | None, Field(ge=0)] = None
+    image_shift: Annotated[float | None, Field(ge=0), Ui(step=0.1)] = None
     """Timestep shift of pictures; unset means the same as shift."""
