@@ -9,9 +9,10 @@ Each turns a page into `Photo`s; what to do with them is sync.py's. A key is sen
 from __future__ import annotations
 
 import urllib.parse
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from dpnb.tools.web import RateLimitError, Web, WebError, origin, remaining
 
@@ -33,52 +34,47 @@ class Photo:
     ping: str = ""
 
 
-class Host(Protocol):
-    """A host of photos."""
+class Host(ABC):
+    """A host of photos: its short name, which begins the names of its files; the variable of the environment that
+    holds the key; the licence of its photos, and where that stands."""
 
-    @property
-    def name(self) -> str:
-        """Its short name, which begins the names of its files."""
+    name: ClassVar[str]
+    key_variable: ClassVar[str]
+    licence: ClassVar[str]
+    licence_page: ClassVar[str]
+    usual_api: ClassVar[str]
+    key_prefix: ClassVar[str] = ""  # what the Authorization header has before the key
 
-    @property
-    def api(self) -> str:
-        """The address of its API."""
-
-    @property
-    def key_variable(self) -> str:
-        """The variable of the environment that holds the key."""
-
-    @property
-    def licence(self) -> str:
-        """The licence of its photos."""
-
-    @property
-    def licence_page(self) -> str:
-        """Where that stands."""
+    def __init__(self, api: str | None = None) -> None:
+        """`api`: the address of its API, where that is not the usual one."""
+        self.api = api or self.usual_api
 
     def headers(self, key: str) -> dict[str, str]:
         """The headers of a request to the API."""
+        return {"Authorization": self.key_prefix + key}
 
+    @abstractmethod
     def photos(self, web: Web, collection: str, key: str) -> Iterator[Photo | None]:
         """Every photo of a collection, page by page; None for an entry that is none. Raises `WebError`."""
 
+    @abstractmethod
     def scaled(self, photo: Photo, width_px: int, height_px: int) -> str:
         """The address of a photo, made that small by the host."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unsplash:
+class Unsplash(Host):
     """Unsplash; 50 requests an hour for a new key, and each photo that is used is reported as downloaded."""
 
-    api: str = "https://api.unsplash.com"
-    name: str = "unsplash"
-    key_variable: str = "UNSPLASH_ACCESS_KEY"
-    licence: str = "Unsplash License"
-    licence_page: str = "https://unsplash.com/license"
+    name = "unsplash"
+    key_variable = "UNSPLASH_ACCESS_KEY"
+    licence = "Unsplash License"
+    licence_page = "https://unsplash.com/license"
+    usual_api = "https://api.unsplash.com"
+    key_prefix = "Client-ID "
 
     def headers(self, key: str) -> dict[str, str]:
         """The headers of a request to the API."""
-        return {"Authorization": f"Client-ID {key}", "Accept-Version": "v1"}
+        return super().headers(key) | {"Accept-Version": "v1"}
 
     def photos(self, web: Web, collection: str, key: str) -> Iterator[Photo | None]:
         """Every photo of a collection, 30 a request, until a page is empty or the last one of X-Total is there."""
@@ -118,19 +114,14 @@ class Unsplash:
         return _with_query(photo.address, w=width_px, h=height_px, fit="max", fm="jpg", q=90)
 
 
-@dataclass(frozen=True, slots=True)
-class Pexels:
+class Pexels(Host):
     """Pexels; 200 requests an hour and 20,000 a month."""
 
-    api: str = "https://api.pexels.com"
-    name: str = "pexels"
-    key_variable: str = "PEXELS_API_KEY"
-    licence: str = "Pexels License"
-    licence_page: str = "https://www.pexels.com/license/"
-
-    def headers(self, key: str) -> dict[str, str]:
-        """The headers of a request to the API."""
-        return {"Authorization": key}
+    name = "pexels"
+    key_variable = "PEXELS_API_KEY"
+    licence = "Pexels License"
+    licence_page = "https://www.pexels.com/license/"
+    usual_api = "https://api.pexels.com"
 
     def photos(self, web: Web, collection: str, key: str) -> Iterator[Photo | None]:
         """Every photo of a collection, 80 a request, along next_page."""
@@ -169,7 +160,7 @@ class Pexels:
         return _with_query(photo.address, auto="compress", cs="tinysrgb", w=width_px, h=height_px)
 
 
-HOSTS: dict[str, type[Unsplash] | type[Pexels]] = {"unsplash": Unsplash, "pexels": Pexels}
+HOSTS: dict[str, type[Host]] = {"unsplash": Unsplash, "pexels": Pexels}
 
 
 def _asked(host: Host, web: Web, address: str, key: str, collection: str) -> tuple[Any, Mapping[str, str]]:

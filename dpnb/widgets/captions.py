@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dpnb.dataset.caption_edits import setting
 from dpnb.dataset.caption_store import WITHOUT, CaptionStore, Outcome
@@ -27,7 +26,8 @@ from dpnb.widgets.caption_cells import CaptionGrid, Slot, Unsaved, shown_name
 from dpnb.widgets.caption_changes import Changes, Replacing, Tagging, counted
 from dpnb.widgets.caption_parts import PAGE_SIZES, Parts
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
-from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class
+from dpnb.widgets.look import escape, failure_html, set_class
+from dpnb.widgets.panel import LivePanel
 from dpnb.widgets.thumbnails import Thumbnail, ThumbnailFeed, Thumbnails
 
 THUMBNAIL_PX = 208
@@ -52,20 +52,18 @@ class _Opened:
     saved: set[str] = field(default_factory=set)
 
 
-class CaptionEditor:
+class CaptionEditor(LivePanel):
     """The captions of one or several folders. Displays itself; `widget` is the same thing for other layouts."""
 
     def __init__(self, source: Dataset | Path | str, *, page_size: int = PAGE_SIZES[0]) -> None:
         """`source`: a dataset, whose folders are offered, or one folder. `page_size`: 12, 18 or 24 pictures."""
         folders = _folders_of(source)
-        self.look = Look()
+        super().__init__()
         self.names: list[str] = []
         self._all_opened: dict[_Folder, _Opened] = {}
         self._opened: _Opened | None = None
         self._page, self._cursor = 0, -1
-        self._lock = threading.RLock()
         self._shower: int | None = None
-        self._closed = False
         self._thumbnails = Thumbnails(px=THUMBNAIL_PX)
         self._parts = Parts(self.look, [(shown_name(str(one.path)), one) for one in folders], page_size)
         self._replacing, self._tagging = Replacing(self), Tagging(self)
@@ -284,18 +282,8 @@ class CaptionEditor:
     def _show_failure(self, error: Exception) -> None:
         self._parts.say(failure_html("caption editor's thumbnails", error))
 
-    def close(self) -> None:
-        """End the threads and close every widget. Files stay as they were saved."""
+    def _halt(self) -> None:
         self._feed.stop()
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            close_tree(self.widget)
-            self.look.close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
 
     def __repr__(self) -> str:
         if self._opened is None:

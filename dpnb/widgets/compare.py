@@ -8,7 +8,6 @@ it shall show. What is told apart and counted stands in dpnb/runs/compare.py.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from dpnb.runs.rundir import RunDir, Sample
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
 from dpnb.widgets.charts import LINGER_SECONDS, REST_SECONDS, LineChart, load_library
 from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class
+from dpnb.widgets.panel import LivePanel
 from dpnb.widgets.polling import Ticker, run_of
 from dpnb.widgets.run_list import RunList
 from dpnb.widgets.thumbnails import Thumbnails, blank
@@ -45,7 +45,7 @@ TRAINING, EVALUATION = "Training loss", "Evaluation loss"
 TRAIN_TAG = "train/loss"
 
 
-class Compare:
+class Compare(LivePanel):
     """Several runs. Displays itself; `widget` is the same thing for other layouts."""
 
     def __init__(
@@ -53,13 +53,12 @@ class Compare:
     ) -> None:
         """`runs`: those to compare; without any, all below `root` can be chosen. `choices`: the list of a panel that
         this one is a part of."""
-        self.look = Look()
+        super().__init__()
         named = [run_of(run) for run in runs]
         self._named = named
         self.choices = choices or RunList(self.look, lambda: [] if named else [Path(root)])
         self._owns_choices = choices is None
-        self._lock = threading.RLock()
-        self._closed = self._filling = False
+        self._filling = False
         self._seen = True
         self._overlay = Overlay([])
         self._overlay_made = 0.0
@@ -176,24 +175,16 @@ class Compare:
     def _show_failure(self, error: Exception) -> None:
         self._said.value = failure_html("comparison", error)
 
-    def close(self) -> None:
-        """End the thread and close every widget. The runs are not touched."""
+    def _halt(self) -> None:
         self._ticker.stop()
         if self._owns_choices:
             self.choices.close()
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._close_retired(after_seconds=0)
-            self._overlay.close()
-            close_tree(self.widget)
-            if self._owns_choices:
-                close_tree(self.choices.widget)
-            self.look.close()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
+    def _close_parts(self) -> None:
+        self._close_retired(after_seconds=0)
+        self._overlay.close()
+        if self._owns_choices:
+            close_tree(self.choices.widget)
 
     def __repr__(self) -> str:
         return f"Compare({', '.join(self._overlay.names)})"

@@ -199,11 +199,8 @@ class DatasetForm(Form[Dataset]):
         if form is not None:
             form.set(mend.loc, mend.value)
 
-    def close(self) -> None:
-        """Close every widget; a dry run that is at work ends unseen."""
-        with self._lock:
-            if not self._closed:
-                self._overtake()
-                self._leave_training()
-                self.view.close()
-        super().close()
+    def _close_parts(self) -> None:
+        self._overtake()  # a dry run that is at work ends unseen
+        self._leave_training()
+        self.view.close()
+        super()._close_parts()

@@ -17,6 +17,7 @@ import ipywidgets as w
 
 from dpnb.widgets.cells import answer_while_busy, parts_of_a_panel, replaces_predecessor
 from dpnb.widgets.look import Look, close_tree
+from dpnb.widgets.panel import Displayed
 from dpnb.widgets.tool_duplicates import Duplicates
 from dpnb.widgets.tool_repair import Repair
 from dpnb.widgets.tool_sync import Sync
@@ -32,7 +33,7 @@ TOOLS: dict[str, type[Sync] | type[Duplicates] | type[Repair] | type[Tagger]] = 
 _TITLE = "Tools for folders: repair, duplicates, super-tagger, sync"
 
 
-class DatasetTools:
+class DatasetTools(Displayed):
     """The tabs. Displays itself; `panels` holds those that are built, by the title of their tab."""
 
     def __init__(self, folder: Path | str | Callable[[], str] = "", *, folded: bool = False) -> None:
@@ -106,9 +107,6 @@ class DatasetTools:
                 close_tree(self._tab)
             close_tree(self.widget)
             self.look.close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
 
     def __repr__(self) -> str:
         return f"DatasetTools({self._folder()!r})"

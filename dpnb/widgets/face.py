@@ -19,7 +19,8 @@ from dpnb.widgets.controls import Control
 from dpnb.widgets.draft import Draft
 from dpnb.widgets.fields import check_fields, kind_of
 from dpnb.widgets.history import History
-from dpnb.widgets.look import Look, close_tree, escape, set_class
+from dpnb.widgets.look import escape, set_class
+from dpnb.widgets.panel import LivePanel
 from dpnb.widgets.picker import Picker
 from dpnb.widgets.preview import Preview
 from dpnb.widgets.search import Results
@@ -43,17 +44,14 @@ class Page:
         return bool(loc) and loc[0] in self.names
 
 
-class Face:
+class Face(LivePanel):
     """The widgets of a form, and what happens when a person uses them."""
 
-    look: Look
     draft: Draft
     history: History
     problems: list[Problem]
     picker: Picker
     advanced: bool
-    _lock: threading.RLock
-    _closed: bool
     _preview: Preview
 
     def _change(self, change: Callable[[], object]) -> None:
@@ -188,20 +186,13 @@ class Face:
             lines.insert(0, f'<span class="dpnb-error">{count} attention: {escape(shown)}</span>')
         return "".join(lines)
 
-    def close(self) -> None:
-        """Close every widget of the form; `value` and `data` can still be read."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self.picker.close()
-            for page in self._pages:
-                if page.panel is not None:
-                    page.panel.close()
-            self.results.close()
-            self._preview.close()
-            close_tree(self.widget)
-            self.look.close()
+    def _close_parts(self) -> None:
+        self.picker.close()
+        for page in self._pages:
+            if page.panel is not None:
+                page.panel.close()
+        self.results.close()
+        self._preview.close()
 
 
 def pages_of(cls: type[Section], first: Sequence[str]) -> dict[str, list[str]]:

@@ -14,7 +14,6 @@ depending on the version of ipykernel. What it looks like stands in face.py.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -29,7 +28,6 @@ from dpnb.widgets.draft import UNSET, Draft, blank_data, to_data
 from dpnb.widgets.face import Face, pages_of
 from dpnb.widgets.filing import Filing, rough_text
 from dpnb.widgets.history import History, moment_of
-from dpnb.widgets.look import Look
 from dpnb.widgets.picker import Picker
 from dpnb.widgets.preview import Preview
 from dpnb.widgets.shapes import label_of
@@ -44,18 +42,16 @@ class Form(Face, Generic[S]):
 
     def __init__(self, section: S | type[S], *, title: str = "", first: Sequence[str] = ()) -> None:
         """`section`: a class (nothing filled in) or an instance. `first`: fields whose pages come first."""
+        super().__init__()
         self.cls: type[S] = section if isinstance(section, type) else type(section)
         self.draft = Draft(self.cls, blank_data(self.cls) if isinstance(section, type) else to_data(section))
-        self.look = Look()
         self.history = History()
         self.advanced = False
         self.problems: list[Problem] = []
         self._value: S | None = None
         self._filing: Filing[S] = Filing()
-        self._lock = threading.RLock()
         self.picker = Picker(self.look, self._lock)
         self._watchers: list[Callable[[Form[S]], None]] = []
-        self._closed = False
         self._build(title or label_of(self.cls.__name__), pages_of(self.cls, first))
         self._validate()
         self._preview = Preview(self, self._lock)
@@ -217,9 +213,6 @@ class Form(Face, Generic[S]):
         with self._lock:
             self._filing.document = document
             self._preview.mark_from_here()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.cls.__name__}, {len(errors_in(self.problems))} errors)"

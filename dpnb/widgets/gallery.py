@@ -13,7 +13,6 @@ values of what is there; a widget is added only where more is to be seen than ev
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ import ipywidgets as w
 from dpnb.runs.process import FINAL_STATES, Run
 from dpnb.runs.rundir import RunDir, Sample
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
-from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class, set_order
+from dpnb.widgets.look import Look, escape, failure_html, set_class, set_order
+from dpnb.widgets.panel import LivePanel
 from dpnb.widgets.polling import Ticker, run_of
 from dpnb.widgets.thumbnails import Thumbnails
 
@@ -35,21 +35,20 @@ SHEET = "contact-sheet.png"
 CLIP = ".mp4"
 
 
-class Gallery:
+class Gallery(LivePanel):
     """The samples of a run. Displays itself; `widget` is the same thing for other layouts."""
 
     def __init__(self, run: Run | RunDir | Path | str) -> None:
         """`run`: what launch or attach gave, a run directory, its name, or "latest"."""
+        super().__init__()
         self.run = run_of(run)
-        self.look = Look()
         self.samples: list[Sample] = []
         self._thumbnails = Thumbnails()
         self._signature: object = self  # like nothing that `_signature` gives
         self._slots: list[_Slot] = []
         self._pages = 1
         self._range: tuple[int, int] | None = None
-        self._lock = threading.RLock()
-        self._closed = self._leafing = False
+        self._leafing = False
         self._build()
         self._look_again()
         self._ticker = Ticker(self._tick, TICK_SECONDS, f"dpnb gallery {self.run.name}", self._show_failure)
@@ -230,18 +229,8 @@ class Gallery:
     def _show_failure(self, error: Exception) -> None:
         self._title.value = failure_html("gallery", error)
 
-    def close(self) -> None:
-        """End the thread and close every widget. The run is not touched."""
+    def _halt(self) -> None:
         self._ticker.stop()
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            close_tree(self.widget)
-            self.look.close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
 
     def __repr__(self) -> str:
         return f"Gallery({self.run.name!r}, {len(self.samples)} pictures)"

@@ -13,7 +13,6 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as w
 
@@ -37,7 +36,8 @@ from dpnb.widgets.launch_check import (
     problems_html,
     verdict_html,
 )
-from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class
+from dpnb.widgets.look import escape, failure_html, set_class
+from dpnb.widgets.panel import LivePanel
 from dpnb.widgets.run_controls import RunControls
 from dpnb.widgets.run_list import RunList
 
@@ -47,7 +47,7 @@ SETTLE_SECONDS = 0.8  # an edit is seldom alone: check once a person has paused
 THREAD = "dpnb launch"
 
 
-class Launcher:
+class Launcher(LivePanel):
     """Check, launch, resume, stop. Displays itself; `widget` is the same thing for other layouts."""
 
     def __init__(
@@ -64,11 +64,10 @@ class Launcher:
         here, on the thread that started it.
         """
         self._training, self._dataset, self._launched = training, dataset, launched
-        self.look = Look()
+        super().__init__()
         self.runs = RunList(self.look, self._folders) if runs is None else runs
         self._owns_runs = runs is None
-        self._lock = threading.RLock()
-        self._closed = self._starting = False
+        self._starting = False
         self._seen = True
         self._steps_per_epoch: int | None = None
         self._checking = Checking(self._source, self._show, self._count, self._show_failure)
@@ -273,23 +272,15 @@ class Launcher:
                 self._message.value = message
                 self._draw_buttons()
 
-    def close(self) -> None:
-        """Close every widget; a check that is at work ends unseen. Runs are not touched."""
+    def _halt(self) -> None:
         self._checking.outdate()
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            for leave in self._leave:
-                leave()
-            self.controls.close()
-            if self._owns_runs:
-                self.runs.close()
-            close_tree(self.widget)
-            self.look.close()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
+    def _close_parts(self) -> None:
+        for leave in self._leave:
+            leave()
+        self.controls.close()
+        if self._owns_runs:
+            self.runs.close()
 
     def __repr__(self) -> str:
         return f"Launcher({len(self.runs.runs)} runs)"

@@ -7,7 +7,6 @@ files and return at once. The curves of other runs can be laid over its own.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ from dpnb.widgets.charts import BLUE, GREEN, PINK, Flags, LineChart
 from dpnb.widgets.heat import HeatMap, title_of
 from dpnb.widgets.live_controls import LiveControls
 from dpnb.widgets.log_view import LogView
-from dpnb.widgets.look import Look, close_tree, failure_html, set_class, set_order
+from dpnb.widgets.look import failure_html, set_class, set_order
+from dpnb.widgets.panel import LivePanel
 from dpnb.widgets.polling import Ticker, run_of
 from dpnb.widgets.run_head import head_html, health_html, marks_html, message_html
 from dpnb.widgets.triage_card import TriageCard
@@ -83,14 +83,14 @@ def _logs_examples(run: RunDir) -> bool:
         return False
 
 
-class Monitor:
+class Monitor(LivePanel):
     """A run as it goes. Displays itself; `widget` is the same thing for other layouts."""
 
     def __init__(self, run: Run | RunDir | Path | str, also: Sequence[Run | RunDir | Path | str] = ()) -> None:
         """`run`: what launch or attach gave, a run directory, its name, or "latest". `also`: other runs, whose curves
         are laid over its own."""
+        super().__init__()
         self.run = run_of(run)
-        self.look = Look()
         self.charts: dict[str, LineChart] = {}
         self.heat_maps: dict[str, HeatMap] = {}
         others = [run_of(other) for other in also]
@@ -99,8 +99,7 @@ class Monitor:
         self._curves: dict[tuple[str, str], _Source] = {}  # (chart, curve) -> whose it is
         self._observers: list[StepsObserver] = []
         self._marks: list[Mark] = []
-        self._lock = threading.RLock()
-        self._closed = self._over = False
+        self._over = False
         self._build()
         self._ticker = self._new_ticker()
         self._show_progress(self.run.state, self.run.status)
@@ -292,22 +291,14 @@ class Monitor:
     def _show_failure(self, error: Exception) -> None:
         self._message.value = failure_html("monitor", error)
 
-    def close(self) -> None:
-        """End the thread and close every widget. The run is not touched."""
+    def _halt(self) -> None:
         self._ticker.stop()
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            for chart in self.charts.values():
-                chart.close()
-            for heat_map in self.heat_maps.values():
-                heat_map.close()
-            close_tree(self.widget)
-            self.look.close()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
+    def _close_parts(self) -> None:
+        for chart in self.charts.values():
+            chart.close()
+        for heat_map in self.heat_maps.values():
+            heat_map.close()
 
     def __repr__(self) -> str:
         return f"Monitor({self.run.name!r})"

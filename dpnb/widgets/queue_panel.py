@@ -7,7 +7,6 @@ It reads the queue's folder and nothing else; one thread looks about once a seco
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,20 @@ from dpnb.errors import RunError
 from dpnb.runs.process import Run
 from dpnb.runs.queue import Entry, Queue
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
-from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class
+from dpnb.widgets.look import escape, failure_html, set_class
+from dpnb.widgets.panel import LivePanel
 from dpnb.widgets.polling import Ticker
 
 TICK_SECONDS = 1.0
 
 
-class QueuePanel:
+class QueuePanel(LivePanel):
     """A queue, to look at and to change. Displays itself; `widget` is the same thing for other layouts."""
 
     def __init__(self, queue: Queue | Path | str) -> None:
         """`queue`: what dpnb.queue gave, or its folder."""
         self.queue = queue if isinstance(queue, Queue) else Queue(Path(queue))
-        self.look = Look()
-        self._lock = threading.RLock()
-        self._closed = False
+        super().__init__()
         look = self.look
         self._table = look.html("", "dpnb-compared")
         self.choice = look.make(w.Dropdown, description="Entry", options=[("-", 0)], classes=("dpnb-runs",))
@@ -106,18 +104,8 @@ class QueuePanel:
     def _show_failure(self, error: Exception) -> None:
         self._message.value = failure_html("queue panel", error)
 
-    def close(self) -> None:
-        """End the thread and close every widget. The queue goes on."""
+    def _halt(self) -> None:
         self._ticker.stop()
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            close_tree(self.widget)
-            self.look.close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
 
     def __repr__(self) -> str:
         return f"QueuePanel({str(self.queue.folder)!r})"

@@ -32,6 +32,7 @@ from dpnb.widgets.launcher import Launcher
 from dpnb.widgets.look import Look, close_tree, escape
 from dpnb.widgets.monitor import Monitor
 from dpnb.widgets.pair import Pair
+from dpnb.widgets.panel import Displayed
 from dpnb.widgets.run_list import RunList
 from dpnb.widgets.studio_files import FileBar
 
@@ -48,7 +49,7 @@ class Panel(Protocol):
         """Close its widgets and end its threads."""
 
 
-class Studio:
+class Studio(Displayed):
     """The whole of dpnb as one panel. Displays itself; `widget` is the same thing for other layouts."""
 
     def __init__(self, root: Path | str = ".") -> None:
@@ -221,9 +222,6 @@ class Studio:
         close_tree(self.widget)
         close_tree(self.runs.widget)
         self.look.close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
 
     def __repr__(self) -> str:
         return f"Studio({str(self.root)!r}, {self.training.file})"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as w
 
@@ -19,6 +18,7 @@ from dpnb.tools.aside import Change, undo
 from dpnb.tools.duplicates import Copy, find_duplicates, set_aside
 from dpnb.tools.duplicates import Duplicates as Found
 from dpnb.widgets.look import escape, picture_html, set_class
+from dpnb.widgets.panel import Displayed
 from dpnb.widgets.thumbnails import Thumbnails
 from dpnb.widgets.tool_frame import WORKERS, Frame, folder_of, note_html, rows_html
 from dpnb.widgets.tool_repair import changed_html, offer_undo, undone_html
@@ -29,7 +29,7 @@ _KEEP_ALL = -1
 _THUMBNAIL_PX = 200
 
 
-class Duplicates:
+class Duplicates(Displayed):
     """The panel. Displays itself; `found` is the newest search, with the choices that were made."""
 
     def __init__(self, folder: Path | str = "", *, threshold: int = DEFAULT_THRESHOLD) -> None:
@@ -200,9 +200,6 @@ class Duplicates:
     def close(self) -> None:
         """Close every widget and end its thread. Files are not touched."""
         self.frame.close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
 
     def __repr__(self) -> str:
         return f"Duplicates({self.folder.value!r})"

@@ -14,10 +14,11 @@ from dpnb.tools.aside import Change, last_change, undo
 from dpnb.tools.repair import Repair as Found
 from dpnb.tools.repair import look, mend
 from dpnb.widgets.look import set_class
+from dpnb.widgets.panel import Displayed
 from dpnb.widgets.tool_frame import WORKERS, Frame, alert_html, folder_in, folder_of, note_html, rows_html
 
 
-class Repair:
+class Repair(Displayed):
     """The panel. Displays itself; `found` is what the newest look found, `change` what was done last."""
 
     def __init__(self, folder: Path | str = "") -> None:
@@ -104,9 +105,6 @@ class Repair:
     def close(self) -> None:
         """Close every widget and end its thread. Files are not touched."""
         self.frame.close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
 
     def __repr__(self) -> str:
         return f"Repair({self.folder.value!r})"

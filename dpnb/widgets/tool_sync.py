@@ -18,12 +18,13 @@ from dpnb.tools.sync import Sizes, Synced, sync
 from dpnb.tools.sync_hosts import HOSTS
 from dpnb.tools.web import Web
 from dpnb.widgets.look import escape
+from dpnb.widgets.panel import Displayed
 from dpnb.widgets.tool_frame import Frame, alert_html, folder_of, note_html, rows_html
 
 _MOST_PX = 20_000
 
 
-class Sync:
+class Sync(Displayed):
     """The panel. Displays itself; `synced` is what the newest sync did."""
 
     def __init__(self, folder: Path | str = "", *, host: str = "unsplash", collection: str = "") -> None:
@@ -54,7 +55,7 @@ class Sync:
         self.frame.adopt(self)
 
     def _tell_key(self) -> None:
-        variable = HOSTS[self.host.value]().key_variable
+        variable = HOSTS[self.host.value].key_variable
         there = bool(os.environ.get(variable, "").strip())
         words = "holds the key" if there else "is not set: export it before JupyterLab is started"
         self.key.value = f'<span class="{"" if there else "dpnb-warning"}">{escape(f"{variable} {words}")}</span>'
@@ -97,9 +98,6 @@ class Sync:
     def close(self) -> None:
         """Close every widget; what is being fetched is called off."""
         self.frame.close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
 
     def __repr__(self) -> str:
         return f"Sync({self.folder.value!r}, host={self.host.value!r}, collection={self.collection.value!r})"

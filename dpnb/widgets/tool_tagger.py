@@ -20,6 +20,7 @@ from dpnb.runs.text import short_time
 from dpnb.tools import tagging
 from dpnb.widgets.cells import answer_while_busy
 from dpnb.widgets.look import escape, failure_html, set_class
+from dpnb.widgets.panel import Displayed
 from dpnb.widgets.polling import Ticker
 from dpnb.widgets.tool_frame import Frame, alert_html, folder_in, folder_of, gauge_html, rows_html
 
@@ -27,7 +28,7 @@ LOOK_SECONDS = 1.0
 _TITLES = {"caption": "Long caption", "caption_short": "Short caption", "contrast_stretch": "Stretch the contrast"}
 
 
-class Tagger:
+class Tagger(Displayed):
     """The panel. Displays itself; `run` is the tagger of the folder, at work or over, None before the first."""
 
     def __init__(self, folder: Path | str = "", *, model: Path | str = "") -> None:
@@ -142,9 +143,6 @@ class Tagger:
         """Close every widget. The tagger itself goes on."""
         self._ticker.stop()
         self.frame.close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401 - what IPython passes and takes
-        return self.widget._repr_mimebundle_(**kwargs)
 
     def __repr__(self) -> str:
         return f"Tagger({self.folder.value!r}, model={self.model.value!r})"

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def printed(cell: Any) -> str:
-    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+from tests.dpnb.run_notebook import REPOSITORY, executed, printed
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    notebook = nbformat.read(REPOSITORY / "notebooks" / "04-monitor.ipynb", as_version=4)
-    parameters = next(cell for cell in notebook.cells if cell.id == "parameters")
-    parameters.source = parameters.source.replace("steps = 200", "steps = 60")
-    NotebookClient(notebook, timeout=400, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    cells = {cell.id: cell for cell in notebook.cells}
+    cells = executed("04-monitor.ipynb", tmp_path, seconds=400, parameters={"steps = 200": "steps = 60"})
     assert "paused at step " in printed(cells["steer"])
     told = printed(cells["end"])
     assert told.startswith("The run is done.\n")

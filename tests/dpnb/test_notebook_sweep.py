@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def printed(cell: Any) -> str:
-    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+from tests.dpnb.run_notebook import REPOSITORY, executed, printed
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    notebook = nbformat.read(REPOSITORY / "notebooks" / "05-sweep.ipynb", as_version=4)
-    parameters = next(cell for cell in notebook.cells if cell.id == "parameters")
-    parameters.source = parameters.source.replace("5e-4, 2e-3, 8e-3", "5e-4, 8e-3").replace("steps = 8", "steps = 3")
-    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    cells = {cell.id: cell for cell in notebook.cells}
+    parameters = {"5e-4, 2e-3, 8e-3": "5e-4, 8e-3", "steps = 8": "steps = 3"}
+    cells = executed("05-sweep.ipynb", tmp_path, seconds=500, parameters=parameters)
     numbers = [line.split()[0] for line in printed(cells["change"]).splitlines()]
     assert numbers.index("3") < numbers.index("2"), "the last one was not moved forward"
     assert sorted(printed(cells["wait"]).splitlines()) == ["1 done", "2 done", "3 cancelled"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-NOTEBOOKS = REPOSITORY / "notebooks"
+from tests.dpnb import run_notebook
+from tests.dpnb.run_notebook import NOTEBOOKS, REPOSITORY, printed
+
 SECONDS = 240
 
 
@@ -24,15 +24,9 @@ def executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
 
     def run(name: str) -> dict[str, Any]:
-        notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
-        NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(tmp_path)}}).execute()
-        return {cell.id: cell for cell in notebook.cells}
+        return run_notebook.executed(name, tmp_path, seconds=SECONDS)
 
     return run
-
-
-def printed(cell: Any) -> str:
-    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
 def test_configure(executed):
