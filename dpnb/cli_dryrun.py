@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
                 gradient_accumulation_steps=one.batch.gradient_accumulation_steps,
                 data_parallel=one.batch.data_parallel,
                 progress=progress,
+                held_out=bool(one.name),
             )
         runs.append((one, made))
     if arguments.json:

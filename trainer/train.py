@@ -135,7 +135,8 @@ def learn(
             started = time.monotonic()
             checkpoint.seed_step(training.seed, now.step, world.rank)
             batches = [next(loader) for _ in range(training.gradient_accumulation_steps)]
-            loss = engine.train_step([noised(family, batch, training.loss) for batch in batches])
+            # One by one, as this stage asks for them: only those at both ends of the network do.
+            loss = engine.train_step(noised(family, data.encoded(batch), training.loss) for batch in batches)
             now.step += 1
             now.examples += sum(batch.size for batch in batches) * engine.replicas
             now.epoch = -(-now.step // steps_per_epoch)

@@ -1,6 +1,7 @@
 """The folder of cached latents and embeds, as files: where it is, what is in it, how large it is, and what may go.
 
     <root>/<kind>/<random>.safetensors  shards, of many entries each        <root>/tmp/  what is being written
+    <root>/<kind>/<2 digits>/<64 digits>.safetensors  an entry each, as before there were shards: read by nobody
 
 A shard is a plain safetensors file; each tensor in it is called `<entry>/<tensor>`, and an entry's tensors stand side
 by side. Its header is its index. Shards are written once, whole, under a name that nobody else has, so any number of
@@ -27,8 +28,11 @@ from dpnb.errors import RunError
 
 KINDS = ("latents", "masks", "text")
 UNFINISHED = "tmp"
+OLD = "old"
+"""What `usage` calls the entries of the earlier layout."""
 SUFFIX = ".safetensors"
 DAY_SECONDS = 86_400.0
+_OLD_NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
 _NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
 _LENGTH_BYTES = 8  # a safetensors file begins with the length of its header
 _MOST_HEADER_BYTES = 1 << 30
@@ -120,7 +124,7 @@ def mark_used(shard: Path) -> None:
 
 @dataclass(slots=True)
 class Share:
-    """Some files together. `entries`: what is in them; a file that is unfinished counts as one."""
+    """Some files together. `entries`: what is in them; a file that is unfinished, or of the earlier layout, is one."""
 
     entries: int = 0
     size_bytes: int = 0
@@ -132,8 +136,9 @@ class Share:
 
 
 def usage(root: Path) -> dict[str, Share]:
-    """Entries and bytes of each kind, and of what is unfinished or was left so. Raises `RunError` as `prune` does."""
-    found = {kind: Share() for kind in (*KINDS, UNFINISHED)}
+    """Entries and bytes of each kind, of the earlier layout, and of what is unfinished or was left so. Raises
+    `RunError` as `prune` does."""
+    found = {kind: Share() for kind in (*KINDS, OLD, UNFINISHED)}
     for kind, path, info in _files(root):
         found[kind].add(_entries_in(kind, path), info.st_size)
     return found
@@ -142,8 +147,8 @@ def usage(root: Path) -> dict[str, Share]:
 def prune(root: Path, *, unused_days: float, remove: bool = True) -> Share:
     """Remove the shards of which no run has asked for an entry in so many days; with `remove` off only count them.
 
-    What killed runs left unfinished goes by the same age. Nothing else in the folder is touched. Raises `RunError` for
-    a folder that cannot be read or a file that cannot be removed.
+    What killed runs left unfinished, and entries of the earlier layout, go by the same age. Nothing else in the folder
+    is touched. Raises `RunError` for a folder that cannot be read or a file that cannot be removed.
     """
     before = time.time() - unused_days * DAY_SECONDS
     gone = Share()
@@ -162,7 +167,7 @@ def prune(root: Path, *, unused_days: float, remove: bool = True) -> Share:
 
 
 def _entries_in(kind: str, path: Path) -> int:
-    if kind == UNFINISHED:
+    if kind in (OLD, UNFINISHED):
         return 1
     try:
         return len(contents_of(path).entries)
@@ -171,12 +176,19 @@ def _entries_in(kind: str, path: Path) -> int:
 
 
 def _files(root: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
-    """(kind, path, stat) of every shard, and of every file in the folder of unfinished ones."""
-    for kind in (*KINDS, UNFINISHED):
+    """(kind, path, stat) of every shard, every entry of the earlier layout, and every file of the unfinished ones."""
+    for kind in (*KINDS, OLD, UNFINISHED):
         try:
-            paths = sorted((root / kind).glob("*")) if kind == UNFINISHED else shards(root, kind)
+            paths = shards(root, kind) if kind in KINDS else _others(root, kind)
         except OSError as error:
             raise RunError(f"the cache folder '{root}' cannot be read: {error.strerror}.") from error
         for path in paths:
             with contextlib.suppress(FileNotFoundError):  # renamed or removed since it was listed
                 yield kind, path, path.stat()
+
+
+def _others(root: Path, kind: str) -> list[Path]:
+    if kind == UNFINISHED:
+        return sorted((root / kind).glob("*"))
+    found = (path for own in KINDS for path in (root / own).glob("[0-9a-f][0-9a-f]/*"))
+    return sorted(path for path in found if _OLD_NAME.fullmatch(path.name))

@@ -19,7 +19,7 @@ from dpnb.dataset.metadata import without_captions
 from dpnb.dataset.scan import Cause, Progress, Row, read_folders
 from dpnb.dataset.subsample import subsample
 from dpnb.dataset.video import ClipMode
-from dpnb.schema.dataset import Dataset
+from dpnb.schema.dataset import Dataset, cached_variants, settings_of
 from dpnb.schema.families.base import FamilyFacts
 
 CAUSES: dict[Cause, str] = {
@@ -172,11 +172,13 @@ def dry_run(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     clip_mode: ClipMode = "single_beginning",
+    held_out: bool = False,
 ) -> DryRun:
     """Scan the folders of a dataset (headers only) and deal the files out, as the trainer will.
 
-    `clip_mode`: video_clip_mode of the training. `workers`, `progress` and `cancelled` as in `scan.read_folders`.
-    Raises `Cancelled` when called off, and `ConfigError` for a dataset whose keys contradict each other.
+    `clip_mode`: video_clip_mode of the training. `held_out`: the dataset is measured on, with nothing random.
+    `workers`, `progress` and `cancelled` as in `scan.read_folders`. Raises `Cancelled` when called off, and
+    `ConfigError` for a dataset whose keys contradict each other.
     """
     alone = without_captions(dataset)
     found = read_folders(alone, workers=workers, progress=progress, cancelled=cancelled)
@@ -192,7 +194,18 @@ def dry_run(
     )
     planned = subsample(planned, dataset.subsample_ratio)
     made = DryRun(dataset, facts, planned, found.notes, found.errors or _failure(planned))
-    return replace(made, notes=(*made.notes, *_of_videos(made)))
+    anew = () if held_out else encoded_anew(dataset)
+    return replace(made, notes=(*made.notes, *anew, *_of_videos(made)))
+
+
+def encoded_anew(dataset: Dataset) -> Iterator[str]:
+    """A line for each folder of a training set of whose pictures nothing is cached."""
+    for directory in dataset.directory:
+        if cached_variants(settings_of(dataset, directory)) == 0:
+            yield (
+                f"{directory.path}: no latents are cached (augmentation.cached_variants = 0): every example is "
+                "changed and encoded anew, for which steps take longer and the VAE stays on the GPU"
+            )
 
 
 def _of_videos(run: DryRun) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What a run would be: its steps, and where a run like it was measured on this machine before, its time.
 
-Two runs are alike when they train the same model with the same kind of adapter, batch, resolution and memory savings;
-a learning rate changes no speed.
+Two runs are alike when they train the same model with the same kind of adapter, batch, resolution and memory savings,
+and encode the same folders while training; a learning rate changes no speed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dpnb import toml
+from dpnb.dataset.dryrun import encoded_anew
 from dpnb.errors import DpnbError
 from dpnb.runs import preflight, session
 from dpnb.runs.backends import num_gpus_of
 from dpnb.runs.rundir import RunDir, find_runs
 from dpnb.runs.text import short_time
-from dpnb.schema.dataset import Dataset
+from dpnb.schema.dataset import Dataset, cached_variants, settings_of
 from dpnb.schema.training import Training
 from dpnb.toml import RunConfig
 
@@ -45,6 +46,7 @@ def lines(config: RunConfig, num_gpus: int) -> Iterator[str]:
     if before is not None:
         time = short_time(steps * before.seconds_per_step)
         yield f"about {time}, at {before.seconds_per_step:.2f} s/step as in {before.runs} earlier run(s) like it here"
+    yield from encoded_anew(config.dataset.value)
     expected = preflight.forecast(training, made)
     yield f"about {expected.total_bytes / 2**30:.2f} GiB on disk, in {expected.exports} exports and the checkpoints"
 
@@ -88,4 +90,5 @@ def _kind(training: Training, dataset: Dataset, num_gpus: int) -> tuple[object, 
         str((t.micro_batch_size_per_gpu, t.gradient_accumulation_steps, t.pipeline_stages, num_gpus)),
         str((t.activation_checkpointing, t.blocks_to_swap, t.optimizer.type)),
         str([dataset.resolutions, *(folder.resolutions for folder in dataset.directory)]),
+        [cached_variants(settings_of(dataset, folder)) == 0 for folder in dataset.directory],
     )

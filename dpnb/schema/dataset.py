@@ -19,7 +19,8 @@ _NO_SIZE_BUCKETS = ("size_buckets", (None,))
 
 class Augmentation(Section):
     """Random changes to pictures: a few variants of each are cached, and every example draws one of them anew in each
-    epoch. Masks and control pictures change along; held-out pictures do not change."""
+    epoch, or is changed and encoded anew each time. Masks and control pictures change along; held-out pictures do not
+    change."""
 
     ours: ClassVar[bool] = True
 
@@ -38,8 +39,9 @@ class Augmentation(Section):
     rotation_probability: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of pictures that are rotated at all."""
     cached_variants: Annotated[int, Field(ge=0), Ui(advanced=True)] = 4
-    """How many variants of each picture are cached, also for crop = "random"; the cache grows as many times. 0, which
-    would encode each example anew while training, is refused by dpnb's own trainer."""
+    """How many variants of each picture are cached, also for crop = "random"; the cache grows as many times. 0 caches
+    none: every example is changed and encoded anew in each epoch, for which steps take longer and the VAE stays on the
+    GPU."""
 
 
 class DirectorySettings(Section):
@@ -100,7 +102,7 @@ class DirectorySettings(Section):
     """Shuffle the list of files, always in the same way, before examples are dealt into batches."""
     crop: Annotated[Literal["center", "random"], Ui(advanced=True, ours=True)] = "center"
     """Which part of a picture is kept where its shape does not fit the bucket; random caches as many parts of each
-    picture as augmentation.cached_variants says."""
+    picture as augmentation.cached_variants says, or cuts it anew for every example where that is 0."""
     interpolation: Annotated[Literal["lanczos", "bicubic", "bilinear", "nearest"], Ui(advanced=True, ours=True)] = (
         "lanczos"
     )
@@ -171,6 +173,20 @@ def settings_of(dataset: Dataset, directory: Directory) -> DirectorySettings:
         own = getattr(directory, name, None)
         values[name] = getattr(dataset, name) if own is None else own
     return DirectorySettings.model_construct(**values)
+
+
+def is_random(settings: DirectorySettings) -> bool:
+    """Whether anything about the pictures of a folder is left to chance."""
+    asked = settings.augmentation or Augmentation()
+    rotated = asked.rotation_degrees and asked.rotation_probability
+    chances = (asked.flip, asked.brightness, asked.contrast, asked.saturation, asked.hue, rotated)
+    return settings.crop == "random" or any(chances)
+
+
+def cached_variants(settings: DirectorySettings) -> int:
+    """How many variants of each picture of a folder are cached: 1 where nothing about them is random, and 0 where each
+    example is encoded anew while training."""
+    return (settings.augmentation or Augmentation()).cached_variants if is_random(settings) else 1
 
 
 def with_trigger_word(dataset: Dataset, trigger_word: str) -> Dataset:

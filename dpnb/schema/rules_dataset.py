@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from dpnb.errors import Loc, Problem
-from dpnb.schema.dataset import Dataset, DirectorySettings, settings_of
+from dpnb.schema.dataset import Augmentation, Dataset, DirectorySettings, is_random, settings_of
 from dpnb.schema.rules import error, warning, without_effect
 
 
@@ -52,11 +52,23 @@ def _tags_are_changed(s: DirectorySettings, loc: Loc) -> Iterator[Problem]:
             )
 
 
+def _variants_differ(s: DirectorySettings, loc: Loc) -> Iterator[Problem]:
+    """`cached_variants` of pictures that all look the same."""
+    default = Augmentation.model_fields["cached_variants"].default
+    if s.augmentation is not None and s.augmentation.cached_variants != default and not is_random(s):
+        yield warning(
+            (*loc, "augmentation"),
+            "cached_variants has no effect, because nothing about the pictures is random.",
+            "Set flip or another change, or crop = 'random'; or remove cached_variants.",
+        )
+
+
 DATASET_RULES: tuple[Callable[[DirectorySettings, Loc], Iterator[Problem]], ...] = (
     _has_sizes,
     _aspect_ratios_complete,
     _columns_have_a_table,
     _tags_are_changed,
+    _variants_differ,
     without_effect,
 )
 

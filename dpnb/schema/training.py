@@ -122,7 +122,8 @@ class Training(Section):
     uncond_fraction: Annotated[float, Field(ge=0, le=1), Ui(advanced=True)] = 0.0
     """Share of examples (0 to 1) that are trained with an empty caption, for classifier-free guidance."""
     caching_batch_size: Annotated[Count, Ui(advanced=True)] = 1
-    """Pictures or captions encoded at a time while the cache is filled."""
+    """Pictures or captions encoded at a time while the cache is filled, or pictures where they are encoded while
+    training (augmentation.cached_variants = 0)."""
     map_num_proc: Annotated[Count | None, Ui(advanced=True)] = None
     """Threads that read picture headers and decode pictures; unset means one for each core, 8 at most."""
     video_clip_mode: Annotated[

@@ -15,9 +15,11 @@ from timing import median_seconds, show
 from dpnb.dataset.bucket import plan
 from dpnb.dataset.scan import scan
 from dpnb.schema import FACTS, AdamW, Dataset, Directory, FluxModel, LoraAdapter, Training
+from dpnb.schema.dataset import Augmentation
 from trainer import adapters, engine, evaluate, families, objective, optim, schedules, session
 from trainer.data.cache import Cache
 from trainer.data.fill import fill
+from trainer.data.folder import folders_of
 from trainer.data.loader import Loader
 from trainer.tiny import drawing, model_dir
 
@@ -57,9 +59,30 @@ def main() -> None:
         rows["StageEngine, loader, noise"] = median_seconds(
             lambda: network.engine.train_step([evaluate.noised(family, next(loader))]), repeats=20
         )
+        with encoded_anew(planned, dataset, cache, family) as fresh:
+
+            def step() -> None:
+                ready = next(fresh).encoded(family.encode_pixels)
+                network.engine.train_step([evaluate.noised(family, ready)])
+
+            rows["StageEngine, loader, noise, encoded anew"] = median_seconds(step, repeats=20)
+            encoded = {
+                "a micro-batch of cached latents": median_seconds(lambda: next(loader), repeats=50),
+                "a micro-batch encoded anew": median_seconds(
+                    lambda: next(fresh).encoded(family.encode_pixels), repeats=20
+                ),
+            }
         show(f"one step, batch {BATCH} at 64 px, {torch.get_num_threads()} threads", rows)
-        show("the loader alone", {"a micro-batch of cached latents": median_seconds(lambda: next(loader), repeats=50)})
+        show("the loader alone, and the VAE", encoded)
         loader.close()
+
+
+def encoded_anew(planned, dataset, cache, family) -> Loader:
+    """A loader of the same pictures, of which nothing is cached: mirrored and brightened anew, encoded in the step."""
+    changes = Augmentation(flip=0.5, brightness=0.2, cached_variants=0)
+    folders = folders_of(dataset.model_copy(update={"augmentation": changes}))
+    identities = {"pixels_identity": family.pixels_identity, "text_identity": family.text_identity}
+    return Loader(planned, cache, seed=0, folders=folders, **identities)
 
 
 def bare_loop(family, training, prepared) -> float:

@@ -48,8 +48,8 @@ def root(tmp_path):
 
 
 def test_usage(root, tmp_path):
-    found = usage(root)
-    assert found == {"latents": Share(10, 3072), "masks": Share(1, 300), "text": Share(1, 300), "tmp": Share(1, 7)}
+    kinds = {"latents": Share(10, 3072), "masks": Share(1, 300), "text": Share(1, 300)}
+    assert usage(root) == kinds | {"old": Share(), "tmp": Share(1, 7)}
     assert usage(tmp_path / "nothing")["latents"] == Share()
     (root / "latents" / f"{1:032x}.safetensors").write_bytes(b"torn")
     assert usage(root)["latents"] == Share(3, 1028)
@@ -59,9 +59,24 @@ def test_what_no_run_has_asked_for_is_removed_and_nothing_else(root):
     assert prune(root, unused_days=30, remove=False) == Share(9, 2355)
     assert usage(root)["latents"].entries == 10
     assert prune(root, unused_days=30) == Share(9, 2355)
-    assert usage(root) == {"latents": Share(3, 1024), "masks": Share(), "text": Share(1, 300), "tmp": Share()}
+    kinds = {"latents": Share(3, 1024), "masks": Share(), "text": Share(1, 300)}
+    assert usage(root) == kinds | {"old": Share(), "tmp": Share()}
     assert prune(root, unused_days=0) == Share(4, 1324)
     assert sorted(path.name for path in root.rglob("*") if path.is_file()) == ["notes.txt", "somebody.png"]
+
+
+def test_entries_of_the_earlier_layout_are_shown_and_pruned(root, capsys):
+    old = [aged(root / "latents" / "ab" / f"ab{'0' * 62}.safetensors", 100, 40)]
+    old += [aged(root / "text" / "01" / f"01{number:062x}.safetensors", 50, 3) for number in range(2)]
+    aged(root / "latents" / "ab" / "own.safetensors", 9, 40)
+    aged(root / "latents" / "mine" / f"{'0' * 64}.safetensors", 9, 40)
+    assert usage(root)["old"] == Share(3, 200)
+    assert main(["cache", str(root)]) == 0
+    assert "\n  old layout  3 entries, 200 bytes\n" in capsys.readouterr().out
+    assert prune(root, unused_days=30) == Share(10, 2455)
+    assert [path.exists() for path in old] == [False, True, True]
+    assert prune(root, unused_days=2).entries == 1 + 2
+    assert sum(path.is_file() for path in (root / "latents").rglob("*.safetensors")) == 2 + 1
 
 
 def test_what_is_asked_for_stays(root):

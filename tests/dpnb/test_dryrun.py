@@ -86,6 +86,21 @@ def test_it_is_what_scan_and_plan_do(messy: Path) -> None:
     assert (run.notes, run.errors) == (found.notes, ())
 
 
+def test_folders_of_which_nothing_is_cached_are_told_of(messy: Path) -> None:
+    own = {"augmentation": {"flip": 0.5, "cached_variants": 0}}
+    told = (
+        f"{messy / 'one'}: no latents are cached (augmentation.cached_variants = 0): every example is changed and "
+        "encoded anew, for which steps take longer and the VAE stays on the GPU"
+    )
+    config = dataset(messy / "one", messy / "two").model_copy()
+    config.directory[0] = Directory(path=str(messy / "one"), **own)
+    assert told in dry_run(config, FLUX).notes
+    assert sum("no latents are cached" in note for note in dry_run(config, FLUX).notes) == 1
+    assert not any("cached" in note for note in dry_run(config, FLUX, held_out=True).notes)
+    plain = dataset(messy / "one", augmentation={"cached_variants": 0})
+    assert not any("cached" in note for note in dry_run(plain, FLUX).notes), "nothing in it is random"
+
+
 @pytest.mark.parametrize("keys", [{}, {"eval_gradient_accumulation_steps": 2, "eval_micro_batch_size_per_gpu": 1}])
 def test_the_trainer_then_does_the_same_bucket_by_bucket(
     messy: Path, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch

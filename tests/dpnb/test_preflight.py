@@ -21,6 +21,7 @@ from dpnb.runs.gpus import Gpu
 from dpnb.runs.preflight import check, existing_ancestor, forecast, gpus, train_requirements
 from dpnb.runs.rundir import ProcessInfo, RunDir, Status
 from dpnb.runs.safetensors import shapes
+from dpnb.schema.dataset import Augmentation
 from dpnb.schema.optimizer import AdamW8bit
 from dpnb.toml import Document, RunConfig
 
@@ -324,6 +325,9 @@ def test_steps_and_time_as_measured_before(config):
     assert measured(training, config.dataset.value, 2) is None
     assert list(lines(config, 1))[1] == "about 1 min 00 s, at 3.00 s/step as in 2 earlier run(s) like it here"
     assert "GiB on disk, in" in list(lines(config, 1))[2]
+    config.dataset.value.directory[0].augmentation = Augmentation(flip=0.5, cached_variants=0)
+    assert measured(training, config.dataset.value, 1) is None, "a run that encodes in its steps is another"
+    assert "no latents are cached" in list(lines(config, 1))[1]
     config.dataset.value.directory[0].path = "/nowhere"
     assert list(lines(config, 1)) == []
 

@@ -101,6 +101,16 @@ BUCKETS = {"size_buckets": [[64, 64, 1]]}
                 "cache_shuffle_num or tag_dropout, or remove keep_first_tags."
             ],
         ),
+        (
+            SIZES | {"augmentation": {"cached_variants": 0, "rotation_degrees": 5, "rotation_probability": 0}},
+            [{}],
+            [
+                "warning: augmentation: cached_variants has no effect, because nothing about the pictures is random. "
+                "Set flip or another change, or crop = 'random'; or remove cached_variants."
+            ],
+        ),
+        (SIZES | {"augmentation": {"cached_variants": 0}}, [{"crop": "random"}], []),
+        (SIZES | {"augmentation": {"cached_variants": 2, "rotation_degrees": 5}}, [{}], []),
     ],
 )
 def test_rules_of_folders_and_what_they_inherit(top, folders, said):
@@ -110,4 +120,4 @@ def test_rules_of_folders_and_what_they_inherit(top, folders, said):
 
 def test_every_rule_is_pinned_above() -> None:
     """A new rule is a new row: count them."""
-    assert len(rules_dataset.DATASET_RULES) == 5
+    assert len(rules_dataset.DATASET_RULES) == 6

@@ -27,7 +27,7 @@ from dpnb.schema.model import FACTS
 from tests.trainer import small
 from trainer.data import cache as module
 from trainer.data import cache_keys
-from trainer.data import fill as filling
+from trainer.data.ahead import ahead
 from trainer.data.cache import Cache
 from trainer.data.cache_keys import Key, latents_key, text_key
 from trainer.data.digests import Digests
@@ -499,13 +499,13 @@ def test_bounded_look_ahead():
         started.append(item)
         return item * 2
 
-    stream = filling._ahead(work, range(1000), 2)
+    stream = ahead(work, range(1000), 2)
     assert next(stream) == (0, 0)
     time.sleep(0.05)
     assert len(started) <= 6
     stream.close()
     assert len(started) <= 6
-    assert list(filling._ahead(work, [], 2)) == []
+    assert list(ahead(work, [], 2)) == []
 
 
 def test_shards_are_plain_safetensors(cache, folder):

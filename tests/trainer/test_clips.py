@@ -20,12 +20,14 @@ from dpnb.schema.dataset import Augmentation, Dataset, Directory
 from dpnb.schema.families.base import FamilyFacts
 from tests.dpnb.filmed import film
 from tests.trainer import small  # noqa: F401 - one thread
+from trainer.data import ahead as looking
 from trainer.data import fill as filling
 from trainer.data.augment import Draw
 from trainer.data.cache import Cache
 from trainer.data.cache_keys import latents_key
 from trainer.data.fill import fill
 from trainer.data.folder import folders_of
+from trainer.data.hashing import hashed
 from trainer.data.loader import Loader
 from trainer.data.media import clip_pixels, to_floats
 
@@ -161,6 +163,27 @@ def test_variants_and_masks_of_clips(folder, vae, tmp_path):
         )
 
 
+def test_clips_that_are_encoded_while_training(folder, vae, tmp_path):
+    changes = Augmentation(flip=0.5, brightness=0.2, cached_variants=0)
+    own = Directory(path=str(folder), augmentation=changes)
+    config = Dataset(resolutions=[32], frame_buckets=[9], directory=[own])
+    made, cache = planned(config, "multiple_overlapping"), Cache(tmp_path / "cache")
+    before = len(vae.seen)
+    done = fill(cache, made, vae, folders=folders_of(config))
+    assert (done.failures, len(vae.seen)) == ([], before)
+    clips = [(folder / "long.mp4", start) for start in clip_starts(28, 9, "multiple_overlapping")]
+    clips += [(folder / "fast.mkv", start) for start in clip_starts(12, 9, "multiple_overlapping")]
+    look, seen = folders_of(config)[0].look, Counter()
+    with loader(made, cache, config) as source:
+        for batch in islice(source, len(source)):
+            (ready,) = batch.encoded(vae.encode_pixels).tensors["latents"]
+            number = hashed("variant", batch.seeds[0])
+            for path, start in clips if ready.shape[1] > 1 else ():
+                own = latents(vae, path, Clip(start, 8), Size(32, 32, 9), look.drawn_by(cache.digest(path), number))
+                seen[path.name, start] += torch.equal(ready, own)
+    assert seen == dict.fromkeys([(path.name, start) for path, start in clips], 1)
+
+
 def own_draws(config: Dataset, content: str) -> list[Draw]:
     return folders_of(config)[0].look.draws(content)
 
@@ -217,7 +240,7 @@ def test_long_videos_are_decoded_within_bounds(folder, vae, tmp_path, monkeypatc
     inner = filling._decode
     one = 3 * 9 * 32 * 32
     monkeypatch.setattr(filling, "_decode", decode)
-    monkeypatch.setattr(filling, "_DECODED_BYTES", 2 * one)
+    monkeypatch.setattr(looking, "DECODED_BYTES", 2 * one)
     config = dataset(folder, frame_buckets=[9])
     done = fill(Cache(tmp_path), planned(config, "multiple_overlapping"), Counts(), workers=4)
     assert done.misses == 6 + 1 + 3

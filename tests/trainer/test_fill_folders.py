@@ -22,9 +22,10 @@ from dpnb.schema.model import FACTS
 from trainer.data.augment import Draw, Look, render
 from trainer.data.cache import Cache
 from trainer.data.cache_keys import Key, latents_key, mask_key, text_key
-from trainer.data.fill import captions_of, fill, mask_on_grid
+from trainer.data.fill import captions_of, fill
 from trainer.data.folder import Folder, folders_of
 from trainer.data.loader import Loader, MicroBatch
+from trainer.data.media import mask_on_grid, mask_pixels
 
 SIZE = Size(32, 32)
 
@@ -154,15 +155,6 @@ def test_evaluation_leaves_nothing_to_chance(root):
     assert {float(b.tensors["embeds"]) for b in batches} == {float(len("one 0, two, three, four, five"))}
 
 
-def test_variants_that_would_be_encoded_while_training_are_refused(root):
-    with pytest.raises(DatasetError) as error:
-        folders_of(dataset(root, {"augmentation": Augmentation(flip=0.5, cached_variants=0)}))
-    assert str(error.value) == (
-        f"{root / 'p'}: augmentation.cached_variants = 0 (a new variant in each epoch, encoded while training) is not "
-        "done by dpnb's own trainer yet: set 1 or more"
-    )
-
-
 # --- captions --------------------------------------------------------------------------------------------------------
 
 
@@ -204,15 +196,16 @@ def mask(path: Path, size=(48, 40)) -> Path:
 
 def test_a_mask_on_the_grid_of_the_latents(root):
     data = mask(root / "m.png").read_bytes()
-    grid = mask_on_grid(data, SIZE, Draw(), (8, 8))
+    grid = mask_on_grid(mask_pixels(data, SIZE, Draw()), (8, 8))
     assert (grid.dtype, tuple(grid.shape)) == (torch.uint8, (8, 8))
     assert grid[0].tolist() == [255] * 4 + [51] * 4
     assert grid[7].tolist() == [255] * 4 + [0] * 4
-    flipped = mask_on_grid(data, SIZE, Draw(flip=True), (8, 8))
+    flipped = mask_on_grid(mask_pixels(data, SIZE, Draw(flip=True)), (8, 8))
     torch.testing.assert_close(flipped.float(), grid.flip(1).float(), atol=3, rtol=0)  # the resizing rings at the edge
     colour = Image.merge("RGB", [Image.open(root / "m.png"), *[Image.new("L", (48, 40), 7)] * 2])
     colour.save(root / "colour.png")
-    assert torch.equal(mask_on_grid((root / "colour.png").read_bytes(), SIZE, Draw(), (8, 8)), grid), "red counts"
+    coloured = mask_pixels((root / "colour.png").read_bytes(), SIZE, Draw())
+    assert torch.equal(mask_on_grid(coloured, (8, 8)), grid), "red counts"
 
 
 def test_masks_reach_the_batch_and_go_along_with_their_picture(root):

@@ -124,7 +124,7 @@ def test_two_replicas_give_the_losses_of_one_with_doubled_accumulation(
 
 
 def varied_dataset(project: Project) -> str:
-    """A dataset file whose first folder asks for weights, masks, and everything that is random."""
+    """A dataset file with everything that is random: weights and masks and encoded anew while training, and cached."""
     dataset, masks = project.root / "varied-dataset.toml", project.root / "masks"
     masks.mkdir(exist_ok=True)
     for path in sorted((project.root / "square").glob("*.png"))[::2]:
@@ -132,9 +132,11 @@ def varied_dataset(project: Project) -> str:
         half.paste(200, (0, 0, half.width // 2, half.height))
         half.save(masks / path.name)
     keys = f"loss_weight = 0.3\ncaption_dropout = 0.5\ntag_dropout = 0.3\nmask_path = '{masks}'\ncrop = 'random'"
-    changes = "augmentation = {flip = 0.5, brightness = 0.2, rotation_degrees = 5.0, cached_variants = 2}"
-    text = (project.root / "dataset.toml").read_text()
-    dataset.write_text(text.replace("[[directory]]", f"[[directory]]\n{keys}\n{changes}", 1))
+    anew = "augmentation = {flip = 0.5, brightness = 0.2, rotation_degrees = 5.0, cached_variants = 0}"
+    cached = "augmentation = {flip = 0.5, brightness = 0.2, rotation_degrees = 5.0, cached_variants = 2}"
+    general, first, second = (project.root / "dataset.toml").read_text().split("[[directory]]")
+    folders = (f"{keys}\n{anew}\n{first}", f"{cached}\n{second}")
+    dataset.write_text("[[directory]]\n".join([general, *folders]))
     return str(dataset)
 
 

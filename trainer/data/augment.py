@@ -5,7 +5,8 @@
 A `Draw` is plain numbers, and they are part of the name under which the latents are cached (trainer/data/cache.py).
 They come from the content of the file and the number of the variant, never from the seed of a run: so each of the n
 variants of a picture is encoded once, in whichever run, and a change of one kind of randomness leaves the draws of the
-others as they were. Masks and control pictures are rendered with the draw of their picture.
+others as they were. Where nothing is cached (`variants` = 0) the number is that of the example, and no two are alike.
+Masks and control pictures are rendered with the draw of their picture.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from dpnb.dataset.bucket import Size
 from dpnb.dataset.crop import fit, kept_box
-from dpnb.schema.dataset import Augmentation, DirectorySettings
+from dpnb.schema.dataset import Augmentation, DirectorySettings, cached_variants
 from trainer.data.hashing import share
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a folder asks for: how its pictures are cut and resized, and within which bounds they are changed."""
+    """What a folder asks for: how its pictures are cut and resized, and within which bounds they are changed.
+
+    `variants`: how many of each picture are cached; 0 where each example is changed and encoded anew while training.
+    """
 
     crop: Literal["center", "random"] = "center"
     interpolation: Interpolation = "lanczos"
@@ -73,14 +77,13 @@ class Look:
 
     @classmethod
     def of(cls, settings: DirectorySettings) -> Look:
-        """The look of a folder. Without anything random there is one variant."""
+        """The look of a folder."""
         asked = settings.augmentation or Augmentation()
         kinds = ("flip", "brightness", "contrast", "saturation", "hue")
         bounds: dict[str, float] = {name: getattr(asked, name) for name in kinds}
         if asked.rotation_degrees and asked.rotation_probability:
             bounds |= {name: getattr(asked, name) for name in ("rotation_degrees", "rotation_probability")}
-        random = settings.crop == "random" or any(bounds.values())
-        return cls(settings.crop, settings.interpolation, variants=asked.cached_variants if random else 1, **bounds)
+        return cls(settings.crop, settings.interpolation, variants=cached_variants(settings), **bounds)
 
     @property
     def random(self) -> bool:
@@ -115,8 +118,12 @@ class Look:
             hue=around("hue", self.hue),
         )
 
+    def drawn_by(self, content: str, number: int) -> Draw:
+        """What is done to that file in the example of that number: one of its variants, or a draw of its own."""
+        return self.draw(content, number % self.variants if self.variants else number)
+
     def draws(self, content: str) -> list[Draw]:
-        """The distinct draws of all variants of a file."""
+        """The distinct draws of all cached variants of a file."""
         return list(dict.fromkeys(self.draw(content, variant) for variant in range(self.variants)))
 
 
@@ -196,5 +203,5 @@ def _coloured(picture: Image, draw: Draw) -> Image:
     if not draw.hue:
         return picture
     hue, saturation, value = picture.convert("HSV").split()
-    turned = (np.asarray(hue).astype(np.int16) + round(draw.hue * 256)) % 256
-    return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value)).convert("RGB")
+    turned = np.asarray(hue) + np.uint8(round(draw.hue * 256) % 256)  # bytes go round by themselves
+    return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")

@@ -2,45 +2,39 @@
 
     plan + folders  ->  wishes (file, size, look, clip)  ->  missing entries  --decode, in threads--> encoder -> cache
 
-Files are hashed and decoded a little ahead of the encoder and no further, `_DECODED_BYTES` of pixels at most, so that
-memory does not grow with the dataset. Masks come after the latents, whose grid they are brought to.
+Files are hashed and decoded a little ahead of the encoder and no further (trainer/data/ahead.py), so that memory does
+not grow with the dataset. Masks come after the latents, whose grid they are brought to. Of a folder whose pictures are
+encoded while training nothing is kept; they are decoded once, so that a broken one is found now and not in the middle.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dpnb.dataset.archive import read_file
 from dpnb.dataset.bucket import Plan, Size
-from dpnb.dataset.crop import decode
 from dpnb.dataset.headers import Signature, check_file
 from dpnb.dataset.scan import default_workers
 from dpnb.dataset.video import Clip
 from dpnb.errors import DatasetError
-from trainer.data.augment import Draw, Look, render
+from trainer.data.ahead import ahead
+from trainer.data.augment import Draw, Look
 from trainer.data.cache import Cache
 from trainer.data.cache_keys import Key, latents_key, mask_key, text_key
-from trainer.data.folder import Folder, control_size
-from trainer.data.media import clip_pixels, picture_pixels, to_floats
+from trainer.data.folder import Folder
+from trainer.data.media import clip_pixels, mask_on_grid, mask_pixels, picture_pixels, size_bytes, to_floats
+from trainer.data.sources import Shown, control_size, decoded
 
 _log = logging.getLogger(__name__)
 
-_DECODED_BYTES = 512 * 2**20  # of pixels that wait for the encoder; one file may have more
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Progress = Callable[[int, int, str], None]
 
 
@@ -112,6 +106,7 @@ def fill(
         with torch.no_grad():
             filling.pictures(mine)
             filling.masks(masks)
+            filling.tried(_anew(plan, folders, [path for path, _ in mine]))
             filling.captions(sorted(captions)[rank::world])
     finally:
         cache.flush()
@@ -186,6 +181,17 @@ def _masks(plan: Plan, folders: Sequence[Folder], mine: Iterable[Path]) -> dict[
     return found
 
 
+def _anew(plan: Plan, folders: Sequence[Folder], mine: Iterable[Path]) -> list[Shown]:
+    """The pictures and clips of one rank that are encoded while training, each in one of its sizes."""
+    own = set(mine)
+    found: dict[tuple[Path, Clip | None], Shown] = {}
+    for trained in _trained(plan, folders):
+        if trained.folder.look.variants == 0 and trained.path in own:
+            shown = trained.folder.shown(trained.path, trained.size, Draw(), trained.clip)
+            found.setdefault((trained.path, trained.clip), shown)
+    return list(found.values())
+
+
 def _silent(done: int, total: int, what: str) -> None:
     """Progress that nobody asked for."""
 
@@ -205,7 +211,7 @@ class _Part(NamedTuple):
     @property
     def size_bytes(self) -> int:
         """How much its pixels take."""
-        return 3 * self.size.frames * self.size.width_px * self.size.height_px
+        return size_bytes(self.size)
 
 
 @dataclass(slots=True)
@@ -247,7 +253,7 @@ class _Filling:
 
     def pictures(self, pictures: Sequence[tuple[Path, list[_Wish]]]) -> None:
         jobs = self._lacking(pictures)
-        for done, (job, result) in enumerate(_ahead(_decode, jobs, self.workers, lambda job: job.size_bytes), 1):
+        for done, (job, result) in enumerate(ahead(_decode, jobs, self.workers, lambda job: job.size_bytes), 1):
             if isinstance(result, str):
                 for path, pictures_of in job.files.items():
                     self._fail(path, pictures_of, result)
@@ -264,13 +270,31 @@ class _Filling:
         """Bring masks to the grid of the latents of their pictures, which are there by now."""
         failed = {failure.path for failure in self.filled.failures}
         items = [(picture, own) for picture, own in masks.items() if picture not in failed]
-        for done, ((picture, _), result) in enumerate(_ahead(self._mask, items, self.workers), 1):
+        for done, ((picture, _), result) in enumerate(ahead(self._mask, items, self.workers), 1):
             if isinstance(result, str):
                 self._fail(picture, [picture], result)
             else:
                 self.filled.hits += result[0]
                 self.filled.misses += result[1]
             self.tell(done, len(items), "caching masks")
+
+    def tried(self, anew: Sequence[Shown]) -> None:
+        """Decode what is encoded while training, and keep nothing of it: what is broken is left out now."""
+        failed = {failure.path for failure in self.filled.failures}
+
+        def trouble(shown: Shown) -> str:
+            try:
+                decoded(shown, self.cache.digests)
+            except DatasetError as error:
+                return str(error).removeprefix(f"{shown.path}: ")
+            return ""
+
+        items = [shown for shown in anew if shown.path not in failed]
+        for done, (shown, reason) in enumerate(ahead(trouble, items, self.workers, lambda s: s.size_bytes), 1):
+            if reason and shown.path not in failed:
+                failed.add(shown.path)
+                self._fail(shown.path, [shown.path], reason)
+            self.tell(done, len(items), "trying pictures that are encoded while training")
 
     def captions(self, captions: Sequence[str]) -> None:
         keys = {caption: text_key(caption, self.family.text_identity) for caption in captions}
@@ -284,7 +308,7 @@ class _Filling:
     def _lacking(self, pictures: Sequence[tuple[Path, list[_Wish]]]) -> list[_Job]:
         """Hash files, in threads, and find out which entries they lack."""
         jobs: dict[tuple[object, ...], _Job] = {}
-        for done, ((path, wishes), found) in enumerate(_ahead(self._look, pictures, self.workers), 1):
+        for done, ((path, wishes), found) in enumerate(ahead(self._look, pictures, self.workers), 1):
             self.tell(done, len(pictures), "looking for pictures in the cache")
             if isinstance(found, str):
                 self._fail(path, _drawn_for(wishes), found)
@@ -326,7 +350,11 @@ class _Filling:
                 grid = self.cache.grid(latents)
                 try:
                     key = mask_key(self.cache.digest(mask), wish.size, draw, grid)
-                    values = None if self.cache.has(key) else mask_on_grid(read_file(mask), wish.size, draw, grid)
+                    values = (
+                        None
+                        if self.cache.has(key)
+                        else mask_on_grid(mask_pixels(read_file(mask), wish.size, draw), grid)
+                    )
                 except (DatasetError, OSError) as error:
                     return f"its mask {mask} cannot be used: {str(error).removeprefix(f'{mask}: ')}"
                 if values is None:
@@ -359,17 +387,6 @@ def _drawn_for(wishes: Iterable[_Wish]) -> list[Path]:
     return list(dict.fromkeys(wish.drawn_for for wish in wishes))
 
 
-def mask_on_grid(data: bytes, size: Size, draw: Draw, grid: tuple[int, int]) -> Tensor:
-    """A mask, cut and changed as its picture, on the grid (H, W) of the latents: whole numbers, 255 for white.
-
-    As in diffusion-pipe its red channel counts, and every latent takes the value of the nearest pixel. Raises
-    `DatasetError` with a reason (without a file name).
-    """
-    shown = render(decode(data).getchannel("R"), size, draw)
-    values_11HW = torch.from_numpy(np.array(shown, dtype=np.float32))[None, None]
-    return F.interpolate(values_11HW, size=grid, mode="nearest-exact")[0, 0].round().to(torch.uint8)
-
-
 def _decode(job: _Job) -> list[Tensor] | str:
     """The pixels of everything that is missing, or the reason why there are none."""
     path = next(iter(job.files))
@@ -385,30 +402,3 @@ def _decode(job: _Job) -> list[Tensor] | str:
         return str(error)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-
-
-def _ahead(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    workers: int,
-    cost: Callable[[Item], int] = lambda _: 0,
-) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in order, computed in threads a little ahead: at most two for each worker, and together
-    no more than `_DECODED_BYTES` by their cost. So memory is bounded."""
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
-    taken = 0
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                while waiting and (len(waiting) >= 2 * workers + 1 or taken + cost(item) > _DECODED_BYTES):
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-                    taken -= cost(first)
-                waiting.append((item, pool.submit(function, item)))
-                taken += cost(item)
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()

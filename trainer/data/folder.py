@@ -10,9 +10,11 @@ from dpnb.dataset.bucket import Size
 from dpnb.dataset.captions import thinned
 from dpnb.dataset.controls import controls_of
 from dpnb.dataset.masks import masks_of
+from dpnb.dataset.video import Clip
 from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, Directory, DirectorySettings, settings_of
-from trainer.data.augment import Look
+from trainer.data.augment import Draw, Look
+from trainer.data.sources import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,9 @@ class Folder:
     @classmethod
     def of(cls, dataset: Dataset, directory: Directory) -> Folder:
         """The folder as a dataset file describes it. Raises `DatasetError` when mask_path or control_path cannot be
-        read, and for what is not done here yet."""
+        read."""
         settings = settings_of(dataset, directory)
         look = Look.of(settings)
-        if look.variants == 0:
-            message = f"{directory.path}: augmentation.cached_variants = 0 (a new variant in each epoch, encoded while"
-            raise DatasetError(f"{message} training) is not done by dpnb's own trainer yet: set 1 or more")
         masks, controls = masks_of(directory), controls_of(directory)
         tags = settings if settings.tag_dropout else None
         return cls(directory.loss_weight, settings.caption_dropout, look, masks, controls, tags)
@@ -52,14 +51,13 @@ class Folder:
         found = (control.of(picture) for control in self.controls)
         return tuple(path for path in found if path is not None)
 
+    def shown(self, picture: Path, size: Size, draw: Draw, clip: Clip | None) -> Shown:
+        """A picture or clip of the folder as an example shows it, with what lies beside it."""
+        return Shown(picture, size, draw, clip, self.controls_of(picture), self.masks.of(picture))
+
     def captions(self, caption: str) -> tuple[str, ...]:
         """The texts that an example of this caption may be trained on; itself, where no tags are left out."""
         return (caption,) if self.tags is None else thinned(caption, self.tags)
-
-
-def control_size(size: Size) -> Size:
-    """The size in which the control pictures of a bucket are encoded: cut like the picture, or like one frame."""
-    return size._replace(frames=1)
 
 
 def folders_of(dataset: Dataset) -> tuple[Folder, ...]:

@@ -1,6 +1,6 @@
 """The order of training: epochs of global batches, cut into the micro-batches of one data-parallel rank.
 
-    plan --(seed, epoch)--> global batches --(rank, micro-batch)--> examples --cache--> MicroBatch
+    plan --(seed, epoch)--> global batches --(rank, micro-batch)--> examples --cache, or files--> MicroBatch
 
 The order is a pure function of the seed and the number of the epoch, never of who asks: a global batch holds the
 same examples on 2 ranks as with 2 accumulated micro-batches on 1, and every example carries a seed of its own, from
@@ -13,20 +13,23 @@ from __future__ import annotations
 import queue
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from dpnb.dataset.bucket import Bucket, Example, Plan, Size
-from dpnb.dataset.video import Clip
-from trainer.data.augment import Draw
+from dpnb.dataset.bucket import Bucket, Example, Plan
+from dpnb.dataset.scan import default_workers
+from trainer.data.ahead import ahead
 from trainer.data.cache import Cache
-from trainer.data.cache_keys import latents_key, mask_key, text_key
-from trainer.data.folder import Folder, control_size
+from trainer.data.cache_keys import text_key
+from trainer.data.folder import Folder
 from trainer.data.hashing import hashed, share
+from trainer.data.media import size_bytes
+from trainer.data.sources import EncodePixels, Found, FromCache, FromFiles, Source, encoded, pinned, stacked
 
 _PREFETCHED = 2
 _POLL_SECONDS = 0.05
@@ -37,7 +40,8 @@ class MicroBatch(NamedTuple):
 
     `seeds`: one 63-bit number for each example. `epoch` counts from 0. `size`: examples, the B of the tensors.
     `weights`: how much each example counts in the loss; None when all count the same. `mask_B1HW`: how much each
-    latent counts, from 0 to 1; None when no example has a mask.
+    latent counts, from 0 to 1; None when no example has a mask. `waiting`: what the examples show, where some of it
+    has still to be encoded; until then there are neither latents nor masks.
     """
 
     tensors: dict[str, Tensor]
@@ -46,6 +50,17 @@ class MicroBatch(NamedTuple):
     size: int
     weights: list[float] | None = None
     mask_B1HW: Tensor | None = None
+    waiting: Sequence[Found] = ()
+
+    def showing(self, found: Sequence[Found]) -> MicroBatch:
+        """The same with what its examples show, all of it encoded."""
+        tensors, mask_B1HW = stacked(found)
+        assert not tensors.keys() & self.tensors.keys(), "latents and embeds have names of their own"
+        return self._replace(tensors=tensors | self.tensors, mask_B1HW=mask_B1HW, waiting=())
+
+    def encoded(self, encode: EncodePixels, at_a_time: int = 1) -> MicroBatch:
+        """The same with everything encoded, `at_a_time` pictures by one call; itself, where nothing is waiting."""
+        return self.showing(encoded(self.waiting, self.seeds, encode, at_a_time)) if self.waiting else self
 
 
 class GlobalBatch(NamedTuple):
@@ -78,9 +93,26 @@ def epoch_order(plan: Plan, seed: int, epoch: int, *, shuffle: bool = True) -> l
     return batches
 
 
+class _Wanted(NamedTuple):
+    """A micro-batch that is to be read, and the seeds of its examples."""
+
+    bucket: Bucket
+    examples: list[Example]
+    seeds: list[int]
+    epoch: int
+
+
+class _One(NamedTuple):
+    """An example that was read: the embeds of its caption, and what it shows."""
+
+    embeds: dict[str, Tensor]
+    found: Found
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads micro-batches from the cache; what the prefetch thread runs. It keeps no state and knows no consumer."""
+    """Reads micro-batches from cache and files; what the prefetch thread runs. It keeps no state and knows no
+    consumer."""
 
     plan: Plan
     cache: Cache
@@ -91,27 +123,47 @@ class _Reader:
     uncond_fraction: float
     evaluation: bool
     folders: Sequence[Folder]
+    workers: int
 
-    def stream(self, epoch: int, batch: int) -> Iterator[MicroBatch]:
+    def stream(self, epoch: int, batch: int) -> Generator[MicroBatch]:
         """Micro-batches from a place on: for ever, or to the end of the epoch in evaluation."""
+        ones = ((wanted, place) for wanted in self._wanted(epoch, batch) for place in range(len(wanted.examples)))
+        read: Iterator[tuple[tuple[_Wanted, int], _One]]
+        if any(folder.look.variants == 0 for folder in self.folders):
+            read = ahead(self._one, ones, self.workers, lambda item: size_bytes(item[0].bucket.size))
+        else:  # to hand a cached example from one thread to another takes longer than to read it
+            read = ((item, self._one(item)) for item in ones)
+        some: list[_One] = []
+        for (wanted, _), one in read:
+            some.append(one)
+            if len(some) == len(wanted.examples):
+                yield self._batched(wanted, some)
+                some = []
+
+    def _wanted(self, epoch: int, batch: int) -> Iterator[_Wanted]:
         while True:
             order = epoch_order(self.plan, self.seed, epoch, shuffle=not self.evaluation)
             for global_batch in order[batch:]:
                 for micro in range(self.plan.gradient_accumulation_steps):
-                    yield self.micro_batch(global_batch, epoch, micro)
+                    yield self._micro_batch(global_batch, epoch, micro)
             if self.evaluation:
                 return
             epoch, batch = epoch + 1, 0
 
-    def micro_batch(self, batch: GlobalBatch, epoch: int, micro: int) -> MicroBatch:
+    def _micro_batch(self, batch: GlobalBatch, epoch: int, micro: int) -> _Wanted:
         """Micro-batch m of rank r holds the examples [(m * dp + r) * B : + B] of its global batch."""
         size = batch.bucket.micro_batch_size
         start = (micro * self.plan.data_parallel + self.dp_rank) * size
         seeds = [self._seed(epoch, batch.position + start + i) for i in range(size)]
-        examples = batch.examples[start : start + size]
-        entries = [self._entry(batch.bucket, e, s) for e, s in zip(examples, seeds, strict=True)]
-        tensors = {name: _pinned(torch.stack([entry[name] for entry, _ in entries])) for name in entries[0][0]}
-        return MicroBatch(tensors, seeds, epoch, size, self._weights(examples), _masks(entries))
+        return _Wanted(batch.bucket, batch.examples[start : start + size], seeds, epoch)
+
+    def _batched(self, wanted: _Wanted, some: Sequence[_One]) -> MicroBatch:
+        tensors = {name: pinned(torch.stack([one.embeds[name] for one in some])) for name in some[0].embeds}
+        found, weights = [one.found for one in some], self._weights(wanted.examples)
+        batch = MicroBatch(tensors, wanted.seeds, wanted.epoch, len(some), weights)
+        if any(one.pixels for one in found):
+            return batch._replace(waiting=found)
+        return batch.showing(found)
 
     def _folder(self, example: Example) -> Folder:
         return self.folders[self.plan.rows[example.row].directory] if self.folders else Folder()
@@ -125,43 +177,21 @@ class _Reader:
         # All evaluations draw the same noise, whatever the epoch: their losses are compared with each other.
         return hashed("example", self.seed, "evaluation" if self.evaluation else epoch, position)
 
-    def _entry(self, bucket: Bucket, example: Example, seed: int) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The tensors of one example, and its mask (H, W) if it has one; what is random comes from its seed alone."""
+    def _one(self, item: tuple[_Wanted, int]) -> _One:
+        """One example of a micro-batch; what is random comes from its seed alone."""
+        wanted, place = item
+        example, seed, size = wanted.examples[place], wanted.seeds[place], wanted.bucket.size
         folder, path = self._folder(example), self.plan.rows[example.row].path
         dropped = share("uncond", seed) < self.uncond_fraction or share("caption", seed) < folder.caption_dropout
         texts = ("",) if dropped else folder.captions(example.caption)
         text = texts[hashed("tags", seed) % len(texts)]
-        content, size = self.cache.digest(path), bucket.size
-        draw = folder.look.draw(content, hashed("variant", seed) % folder.look.variants)
-        entry = self._latents(content, size, draw, self.plan.clip(example, size))
+        draw = folder.look.drawn_by(self.cache.digest(path), hashed("variant", seed))
+        shown = folder.shown(path, size, draw, self.plan.clip(example, size))
         embeds = self.cache.get(text_key(text, self.text_identity))
-        assert not entry.keys() & embeds.keys(), "latents and embeds have names of their own"
-        for number, control in enumerate(folder.controls_of(path), 1):
-            found = self._latents(self.cache.digest(control), control_size(size), draw, None)
-            which = "control" if number == 1 else f"control_{number}"
-            entry |= {f"{which}_{name}": tensor for name, tensor in found.items()}
-        mask = folder.masks.of(path)
-        if mask is None:
-            return entry | embeds, None
-        height, width = entry["latents"].shape[-2:]
-        key = mask_key(self.cache.digest(mask), size, draw, (height, width))
-        return entry | embeds, self.cache.get(key)["mask"]
+        return _One(embeds, self._source(folder).find(shown))
 
-    def _latents(self, content: str, size: Size, draw: Draw, clip: Clip | None) -> dict[str, Tensor]:
-        return self.cache.get(latents_key(content, size, self.pixels_identity, draw, clip))
-
-
-def _pinned(tensor: Tensor) -> Tensor:
-    """In memory that a GPU reads by itself, where there is one."""
-    return tensor.pin_memory() if torch.cuda.is_available() else tensor
-
-
-def _masks(entries: Sequence[tuple[dict[str, Tensor], Tensor | None]]) -> Tensor | None:
-    """The masks of a micro-batch as mask_B1HW from 0 to 1, all ones for examples without; None without any."""
-    if all(mask is None for _, mask in entries):
-        return None
-    each = [torch.ones(entry["latents"].shape[-2:]) if mask is None else mask.float() / 255 for entry, mask in entries]
-    return torch.stack(each)[:, None]
+    def _source(self, folder: Folder) -> Source:
+        return FromCache(self.cache, self.pixels_identity) if folder.look.variants else FromFiles(self.cache.digests)
 
 
 class Loader(Iterator[MicroBatch]):
@@ -169,7 +199,8 @@ class Loader(Iterator[MicroBatch]):
 
     A thread is enough: copying mapped latents releases the interpreter, and a training waits 0.2 ms for a micro-batch
     of 8 (tests/bench/bench_cache.py), less than worker processes take to hand one over. Where there is CUDA the
-    tensors are in pinned memory.
+    tensors are in pinned memory. Pictures that are not cached are decoded in `workers` more threads (default: one for
+    each core, 8 at most), and wait in their micro-batch for whoever trains to have them `encoded`.
 
     Training goes on for ever, epoch after epoch; evaluation (`evaluation=True`: fixed order, fixed seeds) ends with
     the epoch and begins anew with the next `iter`. `folders` stand in the order of the dataset's directories; nothing
@@ -190,12 +221,14 @@ class Loader(Iterator[MicroBatch]):
         uncond_fraction: float = 0.0,
         evaluation: bool = False,
         folders: Sequence[Folder] = (),
+        workers: int | None = None,
     ) -> None:
         assert 0 <= dp_rank < plan.data_parallel
         uncond = 0.0 if evaluation else uncond_fraction
         folders = tuple(folder.for_evaluation() if evaluation else folder for folder in folders)
         identities = (pixels_identity, text_identity)
-        self._reader = _Reader(plan, cache, *identities, seed, dp_rank, uncond, evaluation, folders)
+        threads = workers or default_workers()
+        self._reader = _Reader(plan, cache, *identities, seed, dp_rank, uncond, evaluation, folders, threads)
         self._epoch = self._batch = self._micro = 0
         self._prefetch: _Prefetch | None = None
 
@@ -274,7 +307,7 @@ class _End(NamedTuple):
 class _Prefetch:
     """A thread that runs an iterator a little ahead of its consumer."""
 
-    def __init__(self, source: Iterator[MicroBatch]) -> None:
+    def __init__(self, source: Generator[MicroBatch]) -> None:
         self._ready: queue.Queue[MicroBatch | _End] = queue.Queue(_PREFETCHED)
         self._stop = threading.Event()
         # A daemon, so that a trainer that dies elsewhere can exit.
@@ -295,14 +328,15 @@ class _Prefetch:
         self._thread.join()
 
 
-def _produce(source: Iterator[MicroBatch], ready: queue.Queue[MicroBatch | _End], stop: threading.Event) -> None:
+def _produce(source: Generator[MicroBatch], ready: queue.Queue[MicroBatch | _End], stop: threading.Event) -> None:
     """The body of the thread: a function, so that a forgotten Loader is not kept alive by its own thread."""
     error: BaseException | None = None
     try:
-        for item in source:
-            _put(item, ready, stop)
-            if stop.is_set():
-                return
+        with closing(source):  # ends its own threads
+            for item in source:
+                _put(item, ready, stop)
+                if stop.is_set():
+                    return
     except BaseException as caught:  # handed to the consumer, which raises it
         error = caught
     _put(_End(error), ready, stop)

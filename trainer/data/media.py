@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dpnb.dataset.bucket import Size
@@ -59,6 +60,24 @@ def clip_pixels(path: Path, clip: Clip, wanted: Sequence[tuple[Size, Draw]]) -> 
 def _film(path: Path, signature: Signature) -> Film:
     """The facts of a video, which may have to be counted packet by packet: once for all of its clips."""
     return read_film(path)
+
+
+def mask_pixels(data: bytes, size: Size, draw: Draw) -> Tensor:
+    """A mask, cut and changed as its picture: uint8 (H, W) in px, 255 for white.
+
+    As in diffusion-pipe its red channel counts. Raises `DatasetError` with a reason (without a file name).
+    """
+    return torch.from_numpy(np.array(render(decode(data).getchannel("R"), size, draw), dtype=np.uint8))
+
+
+def mask_on_grid(mask_HW: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A mask in px on the grid (H, W) of the latents: each has the value of its nearest pixel as in diffusion-pipe."""
+    return F.interpolate(mask_HW.float()[None, None], size=grid, mode="nearest-exact")[0, 0].round().to(torch.uint8)
+
+
+def size_bytes(size: Size) -> int:
+    """How much memory the pixels of a picture or clip take."""
+    return 3 * size.frames * size.width_px * size.height_px
 
 
 def to_tensor(image: Image) -> Tensor:

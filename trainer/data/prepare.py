@@ -1,7 +1,8 @@
 """From the dataset files to plans whose every latent and embed stands in the cache. The encoders live only here.
 
 Rank 0 scans and plans for all; every rank encodes its share; files that turn out to be broken leave every rank's
-plan. Encoders are loaded when something is missing from the cache, and freed before the network is loaded.
+plan. Encoders are loaded when something is missing from the cache, and freed before the network is loaded. Latents of
+folders that cache none are made by `Data.encoded`, micro-batch by micro-batch, and so long the VAE stays.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from dpnb.dataset.batch import Batch
 from dpnb.dataset.bucket import Plan, plan
 from dpnb.dataset.complete import complete_scan
+from dpnb.dataset.dryrun import encoded_anew
 from dpnb.dataset.scan import Row, Scan, without
 from dpnb.dataset.subsample import subsample
 from dpnb.errors import DatasetError
@@ -29,7 +31,7 @@ from trainer.data.cache import Cache
 from trainer.data.cache_keys import text_key
 from trainer.data.fill import Filled, fill
 from trainer.data.folder import Folder, folders_of
-from trainer.data.loader import Loader
+from trainer.data.loader import Loader, MicroBatch
 from trainer.engine import World, from_first, gather, together
 from trainer.families.base import Family, Tensors
 from trainer.report import Report
@@ -41,7 +43,7 @@ class Data:
     """Everything the loop feeds on: plans, and the cache that holds what they name.
 
     `folders`: what the directories of the training set ask of their examples, in order; `held_out_folders` the same of
-    the held-out sets by name.
+    the held-out sets by name. `device` is where pictures are encoded that no cache has, so many at a time.
     """
 
     cache: Cache
@@ -50,6 +52,8 @@ class Data:
     held_out: dict[str, Plan]
     folders: tuple[Folder, ...] = ()
     held_out_folders: dict[str, tuple[Folder, ...]] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    encoded_at_a_time: int = 1
 
     def loader(self, plan: Plan, training: Training, *, replica: int, evaluation: bool = False) -> Loader:
         """The micro-batches of one replica, shuffled by the run's seed, or in fixed order for an evaluation."""
@@ -63,7 +67,19 @@ class Data:
             uncond_fraction=training.uncond_fraction,
             evaluation=evaluation,
             folders=self._folders_of(plan),
+            workers=training.map_num_proc,
         )
+
+    def encoded(self, batch: MicroBatch) -> MicroBatch:
+        """A micro-batch whose every picture is encoded: those that no cache has now, on this process's device.
+
+        For the thread that trains. Only ranks that ask for it ever load the VAE, and where sampling has taken it off
+        the device it comes back.
+        """
+        if not batch.waiting:
+            return batch
+        self.family.load_pixels_encoder(self.device)
+        return batch.encoded(self.family.encode_pixels, self.encoded_at_a_time)
 
     def _folders_of(self, plan: Plan) -> tuple[Folder, ...]:
         names = (name for name, own in self.held_out.items() if own is plan)
@@ -142,6 +158,8 @@ def prepare(
         deal=_dealer(dataset, facts, Batch.of(training, gpus=world.size)),
         prompts=[*texts_of(training.sample, training.trigger_word), *empty],
     )
+    for line in encoded_anew(dataset):
+        report.say(f"  note: {line}")
     held_out, held_out_folders = {}, {}
     for name, document in config.eval_datasets.items():
         dataset = with_trigger_word(document.value, training.trigger_word)
@@ -153,7 +171,8 @@ def prepare(
         except DatasetError as error:
             raise DatasetError(f"held-out set '{name}' ({document.path}): {error}") from error
     family.free_encoders()
-    return Data(cache, family, train, held_out, folders, held_out_folders)
+    at_a_time = training.caching_batch_size
+    return Data(cache, family, train, held_out, folders, held_out_folders, world.device, at_a_time)
 
 
 def _folders(dataset: Dataset, family: Family) -> tuple[Folder, ...]:

@@ -89,11 +89,15 @@ class Family(Protocol):
     def load_encoders(self, device: torch.device) -> None:
         """Load VAE and text encoders."""
 
+    def load_pixels_encoder(self, device: torch.device) -> None:
+        """Load what `encode_pixels` needs and no more; quick where it is there already."""
+
     def free_encoders(self) -> None:
         """Let go of VAE and text encoders."""
 
     def encode_pixels(self, pixels_BCFHW: Tensor) -> dict[str, Tensor]:
-        """Pixels in [-1, 1] -> tensors for the cache, each with batch first."""
+        """Pixels in [-1, 1] -> tensors for the cache, each with batch first. A draw from a posterior comes from
+        PyTorch's default generators."""
 
     def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Captions -> tensors for the cache, each with batch first and independent of the rest of the batch."""

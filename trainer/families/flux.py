@@ -182,7 +182,13 @@ class Flux:
             self.encoders[part] = module.to(device).eval().requires_grad_(False)
         for part in ("tokenizer", "tokenizer_2"):
             self.encoders[part] = AutoTokenizer.from_pretrained(self.root / part, local_files_only=True)
-        self.encoders["vae"] = self._load_vae().to(device)
+        self.load_pixels_encoder(device)
+
+    def load_pixels_encoder(self, device: torch.device) -> None:
+        """The VAE, from where it was."""
+        self.encoders["vae"] = self._load_vae()
+        if self.encoders["vae"].device != device:
+            self.encoders["vae"].to(device)
 
     def _load_vae(self) -> Any:  # noqa: ANN401 - diffusers' AutoencoderKL
         from diffusers import AutoencoderKL
@@ -288,6 +294,8 @@ class Flux:
         """Stock FluxPipeline around `denoise`; the noise is the one that FluxPipeline itself draws from the seed."""
         from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
+        # A pipeline computes where it finds its VAE, which a run that encodes while training has on the GPU.
+        self.free_encoders()
         pipeline = FluxPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(self.root, subfolder="scheduler"),
             vae=self._load_vae(),
