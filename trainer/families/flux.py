@@ -294,11 +294,10 @@ class Flux:
         """Stock FluxPipeline around `denoise`; the noise is the one that FluxPipeline itself draws from the seed."""
         from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
-        # A pipeline computes where it finds its VAE, which a run that encodes while training has on the GPU.
-        self.free_encoders()
         pipeline = FluxPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(self.root, subfolder="scheduler"),
-            vae=self._load_vae(),
+            # A pipeline computes where its VAE is, which a run that encodes while training has on the GPU.
+            vae=self._load_vae().to("cpu"),
             text_encoder=None,
             tokenizer=None,
             text_encoder_2=None,
