@@ -132,24 +132,26 @@ def _figure(sample: Sample) -> str:
     known = ("seed", "steps", "guidance", "width", "height")
     settings = ", ".join(f"{key} {sample.settings[key]}" for key in known if key in sample.settings)
     words = f"<figcaption>{_escape(sample.prompt)}<br>{_escape(settings)}</figcaption>"
-    return f"<figure>{_medium(sample.path)}{words}</figure>"
+    return f"<figure>{_medium(sample.path, sample.words)}{words}</figure>"
 
 
-def _medium(path: Path) -> str:
-    """The picture or clip inside the page; what cannot be read, or is too large, is said."""
+def _medium(path: Path, words: str) -> str:
+    """The picture or clip inside the page; `words` are for who cannot see it. What cannot be read, or is too large, is
+    said."""
     from PIL import Image
 
     try:
         if path.suffix == ".mp4":
             if path.stat().st_size > LARGEST_CLIP_BYTES:
                 return f"<p>{_escape(path.name)} is too large for this page.</p>"
-            return f'<video controls loop src="data:video/mp4;base64,{_base64(path.read_bytes())}"></video>'
+            data = f"data:video/mp4;base64,{_base64(path.read_bytes())}"
+            return f'<video controls loop aria-label="{_escape(words)}" src="{data}"></video>'
         with Image.open(path) as picture:
             small = picture.convert("RGB")
         small.thumbnail((PICTURE_PX, PICTURE_PX))
         target = io.BytesIO()
         small.save(target, "WEBP", quality=88, lossless=max(small.size) <= 128)
-        return f'<img alt="" src="data:image/webp;base64,{_base64(target.getvalue())}">'
+        return f'<img alt="{_escape(words)}" src="data:image/webp;base64,{_base64(target.getvalue())}">'
     except (OSError, ValueError) as error:
         return f"<p>{_escape(path.name)} cannot be read: {_escape(error)}</p>"
 

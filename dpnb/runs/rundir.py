@@ -148,6 +148,11 @@ class Sample:
         """The text that the picture was drawn from."""
         return str(self.settings.get("prompt", ""))
 
+    @property
+    def words(self) -> str:
+        """What it is, for who cannot see it: `Step 20, prompt 1: a cat`."""
+        return f"Step {self.step}, prompt {self.index + 1}: {self.prompt}".removesuffix(": ")
+
 
 @dataclass(frozen=True, slots=True)
 class RunDir:

@@ -32,7 +32,7 @@ from dpnb.runs.process import Run, short_time
 from dpnb.runs.rundir import RunDir, Sample
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
 from dpnb.widgets.charts import LINGER_SECONDS, REST_SECONDS, LineChart, load_library
-from dpnb.widgets.look import Look, close_tree, escape, failure_html, set_class
+from dpnb.widgets.look import Look, close_tree, escape, failure_html, picture_html, set_class
 from dpnb.widgets.panel import LivePanel
 from dpnb.widgets.polling import Ticker, run_of
 from dpnb.widgets.run_list import RunList
@@ -335,14 +335,17 @@ class _Row:
             if place >= len(prompts):
                 continue
             sample = there.get(prompts[place])
-            picture.value = blank() if sample is None else thumbnails.of(sample.path).data
+            if sample is None:
+                picture.value = picture_html(blank(), f"{name}: prompt {place + 1} is not drawn yet")
+            else:
+                picture.value = picture_html(thumbnails.of(sample.path).data, f"{name}: {sample.words}")
             seed = "not drawn" if sample is None else f"seed {escape(sample.settings.get('seed', '?'))}"
             note.value = f"{place + 1}. {seed}"
         if added:
             self._strip.children = (*self._strip.children, *(box for box, _, _ in added))
 
     def _cell(self) -> tuple[Any, Any, Any]:
-        picture, note = self._look.make(w.Image, format="webp"), self._look.html("", "dpnb-caption")
+        picture, note = self._look.html(), self._look.html("", "dpnb-caption")
         return self._look.box((picture, note), "dpnb-shot"), picture, note
 
 

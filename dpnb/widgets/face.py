@@ -23,6 +23,7 @@ from dpnb.widgets.look import escape, set_class
 from dpnb.widgets.panel import LivePanel
 from dpnb.widgets.picker import Picker
 from dpnb.widgets.preview import Preview
+from dpnb.widgets.rows import told_html
 from dpnb.widgets.search import Results
 from dpnb.widgets.sections import Panel
 from dpnb.widgets.shapes import Spec
@@ -176,7 +177,7 @@ class Face(LivePanel):
     def _summary_html(self) -> str:
         errors = errors_in(self.problems)
         nowhere = [p for p in self.problems if not any(page.holds(p.loc) for page in self._pages)]
-        lines = [f'<span class="dpnb-{p.severity}" role="alert">{escape(p)}</span>' for p in nowhere]
+        lines = [told_html(problem) for problem in nowhere]
         if not errors:
             lines.insert(0, '<span class="dpnb-found">Ready: every field is valid.</span>')
         else:

@@ -22,7 +22,7 @@ import ipywidgets as w
 from dpnb.runs.process import FINAL_STATES, Run
 from dpnb.runs.rundir import RunDir, Sample
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
-from dpnb.widgets.look import Look, escape, failure_html, set_class, set_order
+from dpnb.widgets.look import Look, escape, failure_html, picture_html, set_class, set_order
 from dpnb.widgets.panel import LivePanel
 from dpnb.widgets.polling import Ticker, run_of
 from dpnb.widgets.thumbnails import Thumbnails
@@ -275,7 +275,7 @@ class _Cell:
         self._gallery = gallery
         self._sample: Sample | None = None
         look = gallery.look
-        self._picture = look.make(w.Image, format="webp")
+        self._picture = look.html()
         self._note = look.html("", "dpnb-caption")
         self._button = look.button("Full size", "dpnb-small")
         self._button.on_click(self._clicked)
@@ -284,7 +284,7 @@ class _Cell:
     def show(self, sample: Sample) -> None:
         """Show this picture."""
         self._sample = sample
-        self._picture.value = self._gallery.thumbnail(sample)
+        self._picture.value = picture_html(self._gallery.thumbnail(sample), sample.words)
         self._note.value = f"{sample.index + 1}. seed {escape(sample.settings.get('seed', '?'))}"
         self._button.tooltip = f"Prompt {sample.index + 1}: {sample.prompt}"
         answer_while_busy(self._button)
@@ -314,8 +314,10 @@ class _FullSize:
         self.sample = sample
         self._caption.value = caption_html(sample)
         medium = self._medium(clip)
-        with medium.hold_sync():
-            medium.format, medium.value = sample.path.suffix[1:], data
+        if clip:
+            medium.value = data
+        else:
+            medium.value = picture_html(data, sample.words, sample.path.suffix[1:].replace("jpg", "jpeg"))
         if medium not in self.widget.children:
             self.widget.children = (*self.widget.children, medium)
         for kind, either in self._media.items():
@@ -324,9 +326,8 @@ class _FullSize:
 
     def _medium(self, clip: bool) -> Any:  # noqa: ANN401 - a widget
         if clip not in self._media:
-            self._media[clip] = (
-                self._look.make(w.Video, autoplay=True, loop=True) if clip else self._look.make(w.Image)
-            )
+            look, kind = self._look, CLIP[1:]
+            self._media[clip] = look.make(w.Video, format=kind, autoplay=True, loop=True) if clip else look.html()
         return self._media[clip]
 
     def stand_below(self, steps: Sequence[int | None]) -> None:
@@ -340,8 +341,8 @@ class _FullSize:
         """Show nothing, and let browser and kernel forget the data."""
         self.sample = None
         set_class(self.widget, "dpnb-hidden", on=True)
-        for medium in self._media.values():
-            medium.value = b""
+        for clip, medium in self._media.items():
+            medium.value = b"" if clip else ""
 
 
 def _order_of(place: int) -> int:

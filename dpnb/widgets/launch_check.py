@@ -27,6 +27,7 @@ from dpnb.toml import RunConfig
 from dpnb.widgets.form import Form
 from dpnb.widgets.look import escape
 from dpnb.widgets.picker import shown_path
+from dpnb.widgets.rows import told_html
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ class Checking:
 
 def problems_html(problems: Sequence[Problem]) -> str:
     """Every problem in the words of the validator, errors first, as HTML."""
-    lines = [f'<span class="dpnb-{p.severity}" role="alert">{escape(p)}</span>' for p in problems[:SHOWN_PROBLEMS]]
+    lines = [told_html(problem) for problem in problems[:SHOWN_PROBLEMS]]
     if len(problems) > SHOWN_PROBLEMS:
         lines.append(f'<span class="dpnb-quiet">and {len(problems) - SHOWN_PROBLEMS} more</span>')
     return "".join(lines)

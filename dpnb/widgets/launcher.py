@@ -239,6 +239,8 @@ class Launcher(LivePanel):
     def _carefully(self, work: Callable[[], None]) -> None:
         try:
             work()
+        except ConfigError as error:
+            self._end(problems_html(error.problems))
         except DpnbError as error:
             self._end(f'<span class="dpnb-error" role="alert">{escape(error)}</span>')
         except Exception as error:  # a thread has nobody else to tell

@@ -164,12 +164,12 @@ STYLE_SHEET = """<style>
 .dpnb .dpnb-strip { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(104px, 200px); gap: 12px;
   overflow-x: auto; align-items: start; padding: 2px 0 4px; }
 .dpnb .dpnb-shot { display: flex; flex-direction: column; min-width: 0; margin: 0; overflow: visible; }
-.dpnb .dpnb-shot .widget-image { width: 100%; height: auto; border-radius: 4px; margin: 0; display: block;
+.dpnb .dpnb-shot img { width: 100%; height: auto; border-radius: 4px; margin: 0; display: block;
   object-fit: contain; }
 .dpnb .dpnb-shot > .dpnb-bar { margin-top: 4px; flex-wrap: nowrap; justify-content: space-between; }
 .dpnb .dpnb-caption .widget-html-content { font-size: 12px; color: var(--jp-ui-font-color2); line-height: 1.4;
   overflow-wrap: anywhere; }
-.dpnb .dpnb-full .widget-image, .dpnb .dpnb-full .widget-video { max-width: 100%; min-width: 256px; width: auto;
+.dpnb .dpnb-full img, .dpnb .dpnb-full .widget-video { max-width: 100%; min-width: 256px; width: auto;
   height: auto; border-radius: 4px; margin: 6px 0; align-self: flex-start; }
 
 .dpnb .dpnb-captions { display: flex; flex-flow: row wrap; gap: 12px 24px; align-items: flex-start;
@@ -221,9 +221,10 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def picture_html(data: bytes, alt: str) -> str:
-    """A WebP picture as HTML; an Image of ipywidgets has no words for who does not see it."""
-    return f'<img alt="{escape(alt)}" src="data:image/webp;base64,{b64encode(data).decode()}">'
+def picture_html(data: bytes, alt: str, kind: str = "webp") -> str:
+    """A picture as HTML, of a kind that browsers name in `image/...`; an Image of ipywidgets has no words for who does
+    not see it."""
+    return f'<img alt="{escape(alt)}" src="data:image/{kind};base64,{b64encode(data).decode()}">'
 
 
 class Look:

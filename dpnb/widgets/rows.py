@@ -132,6 +132,21 @@ def problem_html(problem: Problem, shown: str = "") -> str:
     return f'<span class="dpnb-{problem.severity}" role="alert">{words}</span>'
 
 
+def told_html(problem: Problem) -> str:
+    """A problem away from its field, as a sentence that begins with the key, as HTML.
+
+    `output_dir is missing. Folder in which ...`, `Warning: epochs: ...`, with its place where it came from a file.
+    """
+    place = ":".join(str(part) for part in (problem.file, problem.line, problem.column) if part is not None)
+    key = f"<b>{escape(problem.key)}</b>" if problem.loc else ""
+    words = problem.message if problem.loc else problem.message[:1].upper() + problem.message[1:]
+    joint = "" if not key else " " if words.startswith(("is ", "has ", "are ", "cannot ")) else ": "
+    advice = re.sub(r"^\(Meaning: (.*)\)$", r"\1", problem.suggestion)
+    before = f"{'Warning: ' if problem.severity == 'warning' else ''}{escape(f'{place}: ' if place else '')}"
+    text = f"{before}{key}{joint}{escape(f'{words} {advice}'.rstrip())}"
+    return f'<span class="dpnb-{problem.severity}" role="alert">{text}</span>'
+
+
 def _found_html(value: Any) -> str:  # noqa: ANN401 - whatever was typed
     """That paths are there, or will be made; a missing one is a problem and needs no second word."""
     paths = [path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str) and path]

@@ -157,7 +157,7 @@ class NestedControl:
         self._members = {arm_of(section): section for section in spec.shape.sections}
         self.switch: Any = None
         if spec.shape.optional:
-            self.switch = look.make(w.Checkbox, description="Use this section", indent=False, tooltip=spec.help)
+            self.switch = look.make(w.Checkbox, description=f"Use {spec.label}", indent=False, tooltip=spec.help)
             self.switch.observe(self._toggled, "value")
         self.kind: Any = None
         if any(tag_of(section) for section in spec.shape.sections) and len(spec.shape.sections) > 1:

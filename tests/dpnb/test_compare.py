@@ -215,6 +215,9 @@ def test_a_prompt_that_a_run_did_not_draw_is_blank(two):
     until(lambda: "5. something else" in panel.pictures._prompts.value)
     notes = [note.value for _, _, note in panel.pictures._rows[0]._cells]
     assert notes[4] == "5. not drawn"
+    words = [picture.value.split('"')[1] for _, picture, _ in panel.pictures._rows[0]._cells]
+    assert words[0].endswith(f": {two[0].run.samples()[0].words}".replace("Step 0", "Step 20"))
+    assert words[4].endswith(": prompt 5 is not drawn yet")
     assert "5. something else" in panel.pictures._prompts.value
     panel.close()
 

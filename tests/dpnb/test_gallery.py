@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 
 from dpnb.widgets import gallery as module
 from dpnb.widgets.gallery import MOST_STEPS, ONE, STEPS_PER_PAGE, TWO, Gallery, caption_html
+from dpnb.widgets.look import escape, picture_html
 from tests.dpnb.filmed import film, number_of
 from tests.dpnb.growing import growing_run
 from tests.dpnb.waiting import until
@@ -109,7 +111,7 @@ def test_a_new_step_moves_pictures_and_no_widget(growing: Any, gallery: Gallery)
     assert shown_steps(gallery) == newest_first
     for row, step in enumerate(reversed(range(STEPS_PER_PAGE + 3))):
         own = [sample for sample in gallery.samples if sample.step == step]
-        assert pictures(gallery, row) == [gallery.thumbnail(sample) for sample in own]
+        assert pictures(gallery, row) == [picture_html(gallery.thumbnail(sample), sample.words) for sample in own]
 
 
 def test_a_new_step_is_a_small_message(growing: Any, gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,12 +193,15 @@ def test_full_size_shows_the_picture_as_it_was_written(growing: Any, gallery: Ga
     click_full_size(gallery, 0, 1)
     bar, picture = full.children
     assert not hidden(full)
-    assert picture.value == gallery.samples[1].path.read_bytes()
-    assert picture.format == "png"
+    shown = gallery.samples[1]
+    assert shown.words == f"Step 0, prompt 2: {shown.prompt}"
+    assert picture.value == picture_html(shown.path.read_bytes(), shown.words, "png")
+    written = b64encode(shown.path.read_bytes()).decode()
+    assert picture.value == f'<img alt="{escape(shown.words)}" src="data:image/png;base64,{written}">'
     assert "seed 43, steps 24, guidance 3.5, width 64, height 64" in bar.children[0].value
     bar.children[1].click()
     assert hidden(full)
-    assert picture.value == b""
+    assert picture.value == ""
 
 
 def test_full_size_stays_below_its_step(growing: Any, gallery: Gallery) -> None:
@@ -239,10 +244,10 @@ def test_a_clip_and_a_picture_take_turns(growing: Any, gallery: Gallery) -> None
     for sample in (clip, picture, clip):
         gallery.show_full(sample)
         (seen,) = (medium for medium in gallery._full.widget.children[1:] if not hidden(medium))
-        assert type(seen).__name__ == ("Video" if sample is clip else "Image")
-        assert seen.format == sample.path.suffix[1:]
-        assert seen.value == sample.path.read_bytes()
-    assert [medium.value for medium in gallery._full.widget.children[1:] if hidden(medium)] == [b""]
+        assert type(seen).__name__ == ("Video" if sample is clip else "HTML")
+        data = sample.path.read_bytes()
+        assert seen.value == (data if sample is clip else picture_html(data, sample.words, "png"))
+    assert [medium.value for medium in gallery._full.widget.children[1:] if hidden(medium)] == [""]
 
 
 def test_it_ends_with_the_run_and_keeps_its_pictures(growing: Any, gallery: Gallery) -> None:

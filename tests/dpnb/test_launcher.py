@@ -26,6 +26,7 @@ from dpnb.widgets.dataset import DatasetForm
 from dpnb.widgets.form import TrainingForm
 from dpnb.widgets.launch_check import Checked, facts_html, number_in, problems_html, verdict_html
 from dpnb.widgets.launcher import Launcher
+from dpnb.widgets.rows import told_html
 from tests.dpnb.test_launch import SECRET, STAND_IN, TINY, old_run
 from tests.dpnb.waiting import until
 
@@ -155,6 +156,19 @@ def test_problems_are_escaped_and_not_too_many():
     assert "and 20 more" in shown
     assert "60 errors to mend first" in verdict_html(Checked((Path(), None), 1, problems))
     assert "Checking ..." in verdict_html(None)
+
+
+def test_problems_are_sentences_that_begin_with_the_key():
+    from dpnb.errors import Problem
+
+    missing = Problem("error", "missing", ("output_dir",), "is missing.", "(Meaning: Folder of the runs.)")
+    unknown = Problem("warning", "unknown_key", ("model", "x"), "unknown key.", "Take it out.", "run.toml", 3, 1)
+    whole = Problem("error", "rule", (), "there is no GPU.", "Take fewer.")
+    assert [part.split(">", 1)[1].removesuffix("</span>") for part in map(told_html, (missing, unknown, whole))] == [
+        "<b>output_dir</b> is missing. Folder of the runs.",
+        "Warning: run.toml:3:1: <b>model.x</b>: unknown key. Take it out.",
+        "There is no GPU. Take fewer.",
+    ]
 
 
 def test_a_number_of_processes():
@@ -326,7 +340,7 @@ def test_a_resume_that_cannot_be_is_said(made, config, tmp_path):
     launcher = made(*config)
     until(lambda: not launcher.controls.resume.disabled)
     launcher.controls.resume.click()
-    until(lambda: "epochz: unknown key" in launcher._message.value)
+    until(lambda: "<b>epochz</b>: unknown key" in launcher._message.value)
     assert not launcher._starting
     old.run_toml.write_text(toml.dump(config[0]))
     (tmp_path / "dataset.toml").write_text(toml.dump(config[1]))
