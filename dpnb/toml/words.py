@@ -176,13 +176,12 @@ def _problem(finding: _Finding, data: dict[str, Any], cls: type[Section]) -> Pro
         case "told":
             return Problem("error", "value", loc, _on_one_line(context["message"]), context["suggestion"])
         case "literal_error":
-            choices = re.findall(r"'([^']*)'", str(context["expected"]))
-            if info is not None and len(_arms(info.annotation)) > 1:
-                words = f"{show(seen)} is not known here; expected {type_words(info)}."
-                return Problem(
-                    "error", "value", loc, words, _correction(loc, seen, "bool_type", info) or _meaning(owner, loc)
-                )
-            return _no_choice(loc, seen, choices)
+            arms = _arms_at(info, loc)
+            if len(arms) > 1:
+                words = f"{show(seen)} is not known here; expected {_any_kind_of(arms)}."
+                return Problem("error", "value", loc, words, _guess(loc, seen, info, arms) or _meaning(owner, loc))
+            found = re.findall(r"'([^']*)'|([^\s,']+)", str(context["expected"]))  # 1, 'a b' or 'c'
+            return _no_choice(loc, seen, [text or other for text, other in found if other != "or"])
     if kind in _WANTED or kind == "union":
         return _wrong_type(finding, seen, owner, info)
     return Problem("error", "value", loc, f"{_wrong_value(seen, kind, context, detail['msg'])}.", _meaning(owner, loc))
@@ -195,6 +194,16 @@ def _no_choice(loc: Loc, seen: Any, choices: Sequence[str]) -> Problem:  # noqa:
         advice = f"It is one word, not a table: write {loc[-1]} = '{seen['type']}'{others}."
         return Problem("error", "value", loc, message, advice)
     return Problem("error", "value", loc, message, did_you_mean(seen, choices) if isinstance(seen, str) else "")
+
+
+def _guess(loc: Loc, seen: Any, info: FieldInfo | None, arms: Sequence[Any]) -> str:  # noqa: ANN401 - TOML's values
+    """What was meant by a value that is none of the choices and of no other kind that may stand in their place."""
+    kinds = {bool: "bool_type", int: "int_type", float: "float_type"}
+    written = (_correction(loc, seen, kinds[arm], info) for arm in arms if arm in kinds)
+    names = [
+        choice for arm in arms if get_origin(arm) is Literal for choice in get_args(arm) if isinstance(choice, str)
+    ]
+    return next(filter(None, written), "") or (did_you_mean(seen, names) if isinstance(seen, str) else "")
 
 
 def _missing_type(loc: Loc, types: Sequence[str]) -> Problem:
@@ -265,7 +274,7 @@ def _wrong_type(finding: _Finding, seen: Any, owner: type[Section] | None, info:
     if kind != "union":
         words = f"{show(seen)} is {_toml_type(seen)}; expected {_WANTED[kind]}."
     elif loc == finding.at:
-        words = f"{show(seen)} is {_toml_type(seen)}; expected {type_words(info)}."
+        words = f"{show(seen)} is {_toml_type(seen)}; expected {_any_kind_of(_arms_at(info, loc))}."
     else:
         words = f"{show(seen)} is {_toml_type(seen)} and does not fit here; the key takes {type_words(info)}."
     return Problem("error", "type", loc, words, _correction(loc, seen, kind, info) or _meaning(owner, loc))
@@ -320,8 +329,21 @@ def _table_to_add(loc: Loc, info: FieldInfo | None) -> str:
 
 def type_words(info: FieldInfo | None) -> str:
     """What a field takes, in a user's words: 'a whole number or a list of [number, number] pairs'."""
-    arms = _arms(info.annotation) if info is not None else []
+    return _any_kind_of(_arms(info.annotation) if info is not None else [])
+
+
+def _any_kind_of(arms: Sequence[Any]) -> str:
     return any_of([words for arm in arms if not (arm is int and float in arms) for words in _one(arm)])
+
+
+def _arms_at(info: FieldInfo | None, loc: Loc) -> list[Any]:
+    """What may stand at a place: the arms of its field, or of the items of the list that it is in."""
+    arms = _arms(info.annotation) if info is not None else []
+    for part in reversed(loc):
+        if not isinstance(part, int):
+            break
+        arms = [item for arm in arms if get_origin(arm) is list for item in _arms(get_args(arm)[0])]
+    return arms
 
 
 def _arms(annotation: Any) -> list[Any]:  # noqa: ANN401 - any typing form
@@ -338,7 +360,7 @@ def _one(arm: Any) -> list[str]:  # noqa: ANN401 - any typing form
     if get_origin(arm) is list:
         return [f"a list of {_several(get_args(arm)[0])}"]
     if get_origin(arm) is Literal:
-        return [f"'{choice}'" for choice in get_args(arm)]
+        return [show(choice) for choice in get_args(arm)]
     words = {int: "a whole number", float: "a number", str: "a text in quotes", SecretStr: "a text in quotes"}
     return ["true", "false"] if arm is bool else [words.get(arm, "a table")]
 
@@ -350,7 +372,10 @@ def _several(item: Any) -> str:  # noqa: ANN401 - any typing form
         longest = [getattr(mark, "max_length", None) for mark in _marks(item)]
         length = next(filter(None, longest), 2)
         return f"[{', '.join(['number'] * length)}] {'pairs' if length == 2 else 'lists'}"
-    return "numbers" if float in arms else "whole numbers" if int in arms else "texts" if str in arms else "tables"
+    kinds = {float: "numbers", int: "whole numbers", str: "texts"}
+    found = [words for kind, words in kinds.items() if kind in arms][:1]
+    choices = [words for arm in arms if get_origin(arm) is Literal for words in _one(arm)]
+    return any_of([*choices, *found]) or "tables"
 
 
 def _marks(annotation: Any) -> list[Any]:  # noqa: ANN401 - any typing form

@@ -106,7 +106,24 @@ def test_a_value_is_typed_shown_written_read_and_told_as_code(
 @pytest.mark.parametrize(
     ("kind", "typed", "message"),
     [
-        (Literal["auto"] | int, "atuo", "'atuo' is not known here"),
+        (
+            Literal["auto"] | int,
+            "atuo",
+            "'atuo' is not known here; expected 'auto' or a whole number. Did you mean 'auto'",
+        ),
+        (Literal["auto"] | int, "1.5", "1.5 is a number; expected 'auto' or a whole number."),
+        (Literal["auto"] | int, "'12'", "expected 'auto' or a whole number. Write 12 without quotes."),
+        (
+            bool | Literal["some"] | float,
+            "'yes'",
+            "expected true, false, 'some' or a number.",
+        ),
+        (Literal[1, 2] | str, "3", "3 is a whole number; expected 1, 2 or a text in quotes."),
+        (list[Literal["a"] | int], '["b"]', "'b' is not known here; expected 'a' or a whole number."),
+        (list[Literal["a"] | int], "[1.5]", "1.5 is a number; expected 'a' or a whole number."),
+        (list[Literal[1, "b c", "a or b"]], "[3]", "3 is not one of 1, b c, a or b."),
+        (Literal["a"] | list[Literal["b", "c"]], "d", "'d' is not known here; expected 'a' or a list of 'b' or 'c'."),
+        (Literal["a"] | list[Literal["b", "c"]], '["d"]', "'d' is not one of b, c."),
         (date, "tomorrow", "'tomorrow' is a text; expected a date such as 2026-01-31."),
         (datetime, "2026", "2026 is a whole number; expected a time such as 2026-01-31T12:30:00."),
         (time, "late", "'late' is a text; expected a time such as 12:30:00."),
