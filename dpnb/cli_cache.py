@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dpnb.dataset.cache_folder import Share
 
-_WORDS = {"latents": "pictures", "masks": "masks", "text": "captions", "old": "old layout", "tmp": "unfinished"}
+_WORDS = {
+    "latents": "pictures",
+    "masks": "masks",
+    "text": "captions",
+    "tried": "tried",
+    "old": "old layout",
+    "tmp": "unfinished",
+}
 _STEP = 1024
 
 
@@ -49,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print(root)
     for kind, own in found.items():
-        if own.entries or kind not in ("old", "tmp"):
+        if own.entries or kind not in ("tried", "old", "tmp"):
             print(f"  {_WORDS[kind]:<11} {_count(own)}")
     if removed is not None:
         print(f"{'would be removed' if arguments.dry_run else 'removed'}: {_count(removed)}")

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 
 from dpnb.errors import RunError
 
-KINDS = ("latents", "masks", "text")
+KINDS = ("latents", "masks", "text", "tried")
+"""`tried`: nothing but that something could be decoded which is encoded while training."""
 UNFINISHED = "tmp"
 OLD = "old"
 """What `usage` calls the entries of the earlier layout."""

@@ -48,7 +48,7 @@ def root(tmp_path):
 
 
 def test_usage(root, tmp_path):
-    kinds = {"latents": Share(10, 3072), "masks": Share(1, 300), "text": Share(1, 300)}
+    kinds = {"latents": Share(10, 3072), "masks": Share(1, 300), "text": Share(1, 300), "tried": Share()}
     assert usage(root) == kinds | {"old": Share(), "tmp": Share(1, 7)}
     assert usage(tmp_path / "nothing")["latents"] == Share()
     (root / "latents" / f"{1:032x}.safetensors").write_bytes(b"torn")
@@ -59,7 +59,7 @@ def test_what_no_run_has_asked_for_is_removed_and_nothing_else(root):
     assert prune(root, unused_days=30, remove=False) == Share(9, 2355)
     assert usage(root)["latents"].entries == 10
     assert prune(root, unused_days=30) == Share(9, 2355)
-    kinds = {"latents": Share(3, 1024), "masks": Share(), "text": Share(1, 300)}
+    kinds = {"latents": Share(3, 1024), "masks": Share(), "text": Share(1, 300), "tried": Share()}
     assert usage(root) == kinds | {"old": Share(), "tmp": Share()}
     assert prune(root, unused_days=0) == Share(4, 1324)
     assert sorted(path.name for path in root.rglob("*") if path.is_file()) == ["notes.txt", "somebody.png"]

@@ -9,6 +9,7 @@ import pytest
 from dpnb import toml
 from dpnb.runs.rundir import find_runs
 from dpnb.schema import FACTS, Dataset, Directory
+from dpnb.schema.dataset import Augmentation
 from tests.dpnb.filmed import film
 from tests.dpnb.hostile import write_hostile
 from tests.trainer import small
@@ -26,14 +27,19 @@ def joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DPNB_CACHE_DIR", str(tmp_path / "headers"))
 
 
-def test_hostile_files_leave_a_run_alive_and_are_all_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("variants", [1, 0], ids=["cached", "encoded while training"])
+def test_hostile_files_leave_a_run_alive_and_are_all_named(
+    variants: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     names = write_hostile(folder)
     film(folder / "whole.mp4")
     (folder / "whole.txt").write_text("a video")
     drawing.draw_dataset(folder / "below", count=4, seed=1)
-    dataset = Dataset(resolutions=[64], recursive=True, directory=[Directory(path=str(folder))])
+    changes = Augmentation(flip=0.5, cached_variants=variants)
+    folders = [Directory(path=str(folder))]
+    dataset = Dataset(resolutions=[64], recursive=True, augmentation=changes, directory=folders)
     (tmp_path / "dataset.toml").write_text(toml.dump(dataset))
     config = Project(tmp_path).write("hostile", max_steps=1, gradient_accumulation_steps=1)
     assert train.main(["--config", str(config)]) == 0
@@ -47,6 +53,7 @@ def test_hostile_files_leave_a_run_alive_and_are_all_named(tmp_path: Path, capfd
     }
     assert left_out == {str(folder / name) for name in [*names, "whole.mp4"]}
     assert f"dataset: 4 of {len(names) + 5} files used" in told
+    assert (f"  note: {folder}: no latents are cached" in told) == (variants == 0)
     assert f"whole.mp4: a video: {FACTS['flux'].title} is trained on pictures alone" in told
 
 

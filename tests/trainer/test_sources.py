@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -24,12 +25,14 @@ from tests.trainer import small
 from trainer import families
 from trainer.data.augment import render
 from trainer.data.cache import Cache
+from trainer.data.digests import Digests
 from trainer.data.fill import fill
 from trainer.data.folder import folders_of
 from trainer.data.hashing import hashed
 from trainer.data.loader import Loader, MicroBatch
 from trainer.data.media import to_floats, to_tensor
 from trainer.data.prepare import Data
+from trainer.data.sources import Found, Shown, decoded
 
 SIZE = Size(32, 32)
 ANEW = Augmentation(brightness=0.4, flip=0.5, cached_variants=0)
@@ -291,6 +294,32 @@ def test_what_is_broken_is_found_before_the_training(root: Path, which: str) -> 
     assert failure.reason.startswith(f"{kind}corrupt: ")
     assert told[-1][2] == "encoding captions"
     assert (6, 6, "trying pictures that are encoded while training") in told
+
+
+def test_what_could_be_decoded_is_not_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.data import fill as filling
+
+    seen: list[str] = []
+
+    def counted(shown: Shown, digests: Digests) -> Found:
+        seen.append(shown.path.name)
+        return decoded(shown, digests)
+
+    monkeypatch.setattr(filling, "decoded", counted)
+    filled(root, dataset(root))
+    assert len(seen) == 6
+    filled(root, dataset(root, augmentation=ANEW.model_copy(update={"hue": 0.1})))
+    assert len(seen) == 6, "however it is changed"
+    draw(root / "p" / "2.png", 70)
+    (root / "copy").mkdir()
+    shutil.copytree(root / "p", root / "copy" / "p")
+    filled(root, dataset(root))
+    filled(root, dataset(root / "copy"))
+    assert seen[6:] == ["2.png"], "by content, not by name"
+    for i in range(6):
+        draw(root / "m" / f"{i}.png", 30 + i)
+    filled(root, dataset(root, mask_path=str(root / "m")))
+    assert len(seen) == 6 + 1 + 6, "with what lies beside it"
 
 
 def test_a_file_that_changes_or_goes_while_it_is_trained_on(root: Path) -> None:

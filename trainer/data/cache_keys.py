@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dpnb.dataset.bucket import Size
@@ -42,6 +43,13 @@ def mask_key(file_sha256: str, size: Size, draw: Draw, grid: tuple[int, int]) ->
     # The frames of a clip share one mask.
     picture = size._replace(frames=1)
     return _key("masks", file_sha256, [PREPROCESSING_VERSION, *picture, *draw.shape.changes(), *grid], "")
+
+
+def tried_key(contents: Sequence[str], frames: int, clip: Clip | None = None) -> Key:
+    """The entry that says of a picture, or a clip of so many frames, that it could be decoded, with what lies by it.
+    `contents`: the sha256 of these files."""
+    which = [] if clip is None else [frames, *clip]
+    return _key("tried", " ".join(contents), [PREPROCESSING_VERSION, *which], "")
 
 
 def text_key(caption: str, text_identity: str) -> Key:

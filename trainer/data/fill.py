@@ -4,7 +4,7 @@
 
 Files are hashed and decoded a little ahead of the encoder and no further (trainer/data/ahead.py), so that memory does
 not grow with the dataset. Masks come after the latents, whose grid they are brought to. Of a folder whose pictures are
-encoded while training nothing is kept; they are decoded once, so that a broken one is found now and not in the middle.
+encoded while training it is kept that they could be decoded: a broken one is found now, once, and not in the middle.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from dpnb.errors import DatasetError
 from trainer.data.ahead import ahead
 from trainer.data.augment import Draw, Look
 from trainer.data.cache import Cache
-from trainer.data.cache_keys import Key, latents_key, mask_key, text_key
+from trainer.data.cache_keys import Key, latents_key, mask_key, text_key, tried_key
 from trainer.data.folder import Folder
 from trainer.data.media import clip_pixels, mask_on_grid, mask_pixels, picture_pixels, size_bytes, to_floats
-from trainer.data.sources import Shown, control_size, decoded
+from trainer.data.sources import Shown, contents, control_size, decoded
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def fill(
         with torch.no_grad():
             filling.pictures(mine)
             filling.masks(masks)
-            filling.tried(_anew(plan, folders, [path for path, _ in mine]))
+            filling.trial(_anew(plan, folders, [path for path, _ in mine]))
             filling.captions(sorted(captions)[rank::world])
     finally:
         cache.flush()
@@ -278,13 +278,16 @@ class _Filling:
                 self.filled.misses += result[1]
             self.tell(done, len(items), "caching masks")
 
-    def tried(self, anew: Sequence[Shown]) -> None:
-        """Decode what is encoded while training, and keep nothing of it: what is broken is left out now."""
+    def trial(self, anew: Sequence[Shown]) -> None:
+        """Decode what is encoded while training, and keep no more of it than that: what is broken is left out now."""
         failed = {failure.path for failure in self.filled.failures}
 
         def trouble(shown: Shown) -> str:
             try:
-                decoded(shown, self.cache.digests)
+                key = tried_key(contents(shown, self.cache.digests), shown.size.frames, shown.clip)
+                if not self.cache.has(key):
+                    decoded(shown, self.cache.digests)
+                    self.cache.put(key, {"tried": torch.ones(1, dtype=torch.uint8)})
             except DatasetError as error:
                 return str(error).removeprefix(f"{shown.path}: ")
             return ""

@@ -55,6 +55,14 @@ class Shown(NamedTuple):
         """How much its pixels take, with those of its control pictures."""
         return size_bytes(self.size) + len(self.controls) * size_bytes(control_size(self.size))
 
+    def files(self) -> Iterator[tuple[Path, str]]:
+        """(file, what it is to the picture) of everything that is decoded, beginning with the picture itself."""
+        yield self.path, ""
+        for control in self.controls:
+            yield control, "control picture"
+        if self.mask is not None:
+            yield self.mask, "mask"
+
     def named_controls(self) -> Iterator[tuple[str, Path]]:
         """(how the names of its tensors begin, file) of each control picture."""
         for number, control in enumerate(self.controls, 1):
@@ -135,6 +143,15 @@ def decoded(shown: Shown, digests: Digests) -> Found:
         with _for(shown, shown.mask, "mask"):
             mask_HW = mask_pixels(_unchanged(shown.mask, digests), shown.size, shown.draw)
     return Found({}, pixels, mask_HW)
+
+
+def contents(shown: Shown, digests: Digests) -> list[str]:
+    """The sha256 of every file of an example. Raises as `decoded` does."""
+    found = []
+    for path, kind in shown.files():
+        with _for(shown, path, kind):
+            found.append(digests.of(path))
+    return found
 
 
 def _unchanged(path: Path, digests: Digests) -> bytes:
