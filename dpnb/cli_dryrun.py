@@ -155,6 +155,8 @@ def _as_json(runs: list[tuple[_Set, DryRun]]) -> dict[str, Any]:
 
 def _table(one: _Set, made: DryRun) -> Iterator[str]:
     """A dry run in lines for a person."""
+    from dpnb.dataset.dryrun import unfilled_words
+
     micro_batch, accumulation, copies, _ = one.batch
     yield f"{one.file}{f' (held-out set {one.name})' if one.name else ''}"
     yield f"{one.facts.title}, batch {micro_batch} x {accumulation} accumulated x {copies} data-parallel"
@@ -171,7 +173,8 @@ def _table(one: _Set, made: DryRun) -> Iterator[str]:
         yield from (f"  {row.path}: {row.reason}" for row in rows[:EXAMPLES])
         if len(rows) > EXAMPLES:
             yield f"  and {len(rows) - EXAMPLES:,} more"
-    notes = (*made.plan.warnings, *made.notes)
+    unfilled = "" if one.name else unfilled_words(made)  # an evaluation is no epoch
+    notes = (*made.plan.warnings, *([unfilled] if unfilled else []), *made.notes)
     yield from ([""] if notes else [])
     yield from (f"note: {note}" for note in notes[:SHOWN_NOTES])
     if len(notes) > SHOWN_NOTES:

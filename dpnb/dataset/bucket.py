@@ -356,12 +356,20 @@ def deal(
         examples = [e for i, own in members[key].items() for e in _examples(rows, own, settings[i].num_repeats, clips)]
         everyone = tuple(row for own in members[key].values() for row in own)
         at_once = gradient_accumulation_steps * data_parallel
-        if not dataset.drop_last and len(examples) < micro * at_once:
-            micro = max(1, len(examples) // at_once)
-        whole = micro * at_once
-        buckets.append(Bucket(key.size, key.ar, everyone, tuple(examples), micro, whole))
+        micro = micro_batch_for(len(examples), micro, at_once, drop_last=dataset.drop_last)
+        buckets.append(Bucket(key.size, key.ar, everyone, tuple(examples), micro, micro * at_once))
     rows, warnings = _consequences(rows, buckets, gradient_accumulation_steps, data_parallel)
     return Plan(rows, tuple(buckets), gradient_accumulation_steps, data_parallel, warnings, facts.fps, clip_mode)
+
+
+def micro_batch_for(examples: int, micro_batch: int, at_once: int, *, drop_last: bool) -> int:
+    """The micro-batch of a bucket with so many examples: a smaller one where it shall be trained all the same.
+
+    `at_once`: micro-batches in one optimizer step, on all GPUs.
+    """
+    if drop_last or examples >= micro_batch * at_once:
+        return micro_batch
+    return max(1, examples // at_once)
 
 
 def _members(

@@ -9,7 +9,7 @@ the trainer does not stop a dry run: it is among `errors`, and everything else i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ CAUSES: dict[Cause, str] = {
 """Each cause for leaving a file out, in a few words, in the order of a report."""
 
 
+SHOWN_BUCKETS = 3  # so many buckets in a message; the rest is counted
 _SHOWN_VIDEOS = 20  # so many are told of one by one in a report; --json has them all
 
 
@@ -105,6 +106,13 @@ class DryRun:
         return [bucket for bucket in self.plan.buckets if not bucket.batches]
 
     @property
+    def unfilled(self) -> list[Bucket]:
+        """Buckets of which each epoch leaves out a part that is worth a word, as it does not fill a global batch."""
+        trained = [bucket for bucket in self.plan.buckets if bucket.batches]
+        worth = worth_a_word([(len(bucket.examples), bucket.global_batch_size) for bucket in trained])
+        return [trained[position] for position in worth]
+
+    @property
     def cropped_share(self) -> float:
         """Part of the pictures' area (0 to 1) that is cut off, on average over what is trained in each bucket."""
         shares = [
@@ -153,6 +161,30 @@ class DryRun:
         for index, videos in self.videos.items():
             planned["files"][index]["clips"] = [clips.to_json() for clips in videos]
         return planned | {"totals": totals, "notes": list(self.notes), "errors": list(self.errors)}
+
+
+def worth_a_word(buckets: Sequence[tuple[int, int]]) -> list[int]:
+    """Which of these buckets lose a fifth of their examples or more to a last batch that is not full.
+
+    `buckets`: examples and global batch of each. None where all that is less than a tenth of what there is: some
+    examples are left over in nearly every dataset, and others each epoch.
+    """
+    found = [at for at, (examples, batch) in enumerate(buckets) if 0 < examples <= 5 * (examples % batch)]
+    lost = sum(buckets[at][0] % buckets[at][1] for at in found)
+    return found if 10 * lost >= sum(examples for examples, _ in buckets) else []
+
+
+def unfilled_words(run: DryRun) -> str:
+    """How many examples an epoch leaves out since they do not fill a batch, and where; "" where that is little."""
+    left = run.unfilled
+    if not left:
+        return ""
+    lost = sum(bucket.dropped for bucket in left)
+    which = ", ".join(f"{b.dropped} of {len(b.examples)} in {b.name}" for b in left[:SHOWN_BUCKETS])
+    more = f" and {len(left) - SHOWN_BUCKETS} more" if len(left) > SHOWN_BUCKETS else ""
+    what = "1 example does" if lost == 1 else f"{lost:,} examples do"
+    left_out = "is left out, another" if lost == 1 else "are left out, others"
+    return f"{what} not fill a global batch and {left_out} each epoch: {which}{more}."
 
 
 def kept_share(row: Row, size: Size) -> float:

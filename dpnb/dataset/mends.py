@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dpnb.dataset.bucket import Bucket, OneBatch, frames_at
-from dpnb.dataset.dryrun import DryRun
+from dpnb.dataset.bucket import Bucket, OneBatch, frames_at, micro_batch_for
+from dpnb.dataset.dryrun import SHOWN_BUCKETS, DryRun, unfilled_words, worth_a_word
 from dpnb.dataset.scan import Row
 from dpnb.errors import Loc
 from dpnb.schema.dataset import settings_of
 from dpnb.schema.training import Training
 
-_SHOWN = 3  # so many buckets in a message; the rest is counted
 _MOST_REPEATS = 50  # beyond that a folder would drown the others
 
 
@@ -48,6 +47,7 @@ def findings(run: DryRun, training: Training | None = None) -> list[Finding]:
     """
     return [
         *_small_buckets(run, training),
+        *_unfilled(run, training),
         *_short_clips(run),
         *_captions(run),
         *_fewer_than_one_repeat(run),
@@ -60,8 +60,8 @@ def _small_buckets(run: DryRun, training: Training | None) -> Iterator[Finding]:
     if not small:
         return
     files = len({row for bucket in small for row in bucket.rows})
-    which = ", ".join(f"{len(b.examples)} of {b.global_batch_size} in {b.name}" for b in small[:_SHOWN])
-    more = f" and {len(small) - _SHOWN} more" if len(small) > _SHOWN else ""
+    which = ", ".join(f"{len(b.examples)} of {b.global_batch_size} in {b.name}" for b in small[:SHOWN_BUCKETS])
+    more = f" and {len(small) - SHOWN_BUCKETS} more" if len(small) > SHOWN_BUCKETS else ""
     what = "1 bucket holds" if len(small) == 1 else f"{len(small)} buckets hold"
     words = f"{what} less than one global batch and {_is(small)} not trained ({_count(files, 'file')}): {which}{more}."
     mends = [] if training is None else list(_smaller_batch(run, training, small))
@@ -79,8 +79,7 @@ def _smaller_batch(run: DryRun, training: Training, small: list[Bucket]) -> Iter
     """The largest micro-batch, and the largest accumulation, with which each of the small buckets is trained."""
     fewest = min(len(bucket.examples) for bucket in small)
     accumulation, copies = run.plan.gradient_accumulation_steps, run.plan.data_parallel
-    key = "image_micro_batch_size_per_gpu" if training.image_micro_batch_size_per_gpu else "micro_batch_size_per_gpu"
-    micro_batch: OneBatch = getattr(training, key)
+    key, micro_batch = _batch_key(training)
     lower = fewest // (accumulation * copies)
     if isinstance(micro_batch, int) and 0 < lower < micro_batch:
         yield Mend(f"Lower the batch to {lower}", (key,), lower, "training")
@@ -89,6 +88,43 @@ def _smaller_batch(run: DryRun, training: Training, small: list[Bucket]) -> Iter
         yield Mend(
             f"Accumulate {fewer} instead of {accumulation}", ("gradient_accumulation_steps",), fewer, "training"
         )
+
+
+def _batch_key(training: Training) -> tuple[str, OneBatch]:
+    """The key that says the batch of pictures, and its value."""
+    key = "image_micro_batch_size_per_gpu" if training.image_micro_batch_size_per_gpu else "micro_batch_size_per_gpu"
+    return key, getattr(training, key)
+
+
+def _unfilled(run: DryRun, training: Training | None) -> Iterator[Finding]:
+    """Last batches that are not full; a smaller batch is the one mend, and the key drop_last is none: it is for
+    buckets that hold less than one batch."""
+    words = unfilled_words(run)
+    if not words:
+        return
+    mends: list[Mend] = []
+    key, micro_batch = ("", 1) if training is None else _batch_key(training)
+    # Clips have a batch of their own where pictures do, and a batch by resolution is not lowered by one number.
+    if key == "micro_batch_size_per_gpu" and isinstance(micro_batch, int):
+        accumulation = run.plan.gradient_accumulation_steps
+        if lower := _largest_filled(run, [(smaller, accumulation) for smaller in range(micro_batch - 1, 0, -1)]):
+            mends.append(Mend(f"Lower the batch to {lower[0]}", (key,), lower[0], "training"))
+        if fewer := _largest_filled(run, [(micro_batch, steps) for steps in range(accumulation - 1, 0, -1)]):
+            words_of_it = f"Accumulate {fewer[1]} instead of {accumulation}"
+            mends.append(Mend(words_of_it, ("gradient_accumulation_steps",), fewer[1], "training"))
+    yield Finding(words, tuple(mends))
+
+
+def _largest_filled(run: DryRun, batches: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """The first of these (micro-batch, accumulation) that leaves nothing out which is worth a word."""
+    counts = [len(bucket.examples) for bucket in run.plan.buckets]
+    for micro_batch, accumulation in batches:
+        at_once = accumulation * run.plan.data_parallel
+        wholes = [at_once * micro_batch_for(n, micro_batch, at_once, drop_last=run.dataset.drop_last) for n in counts]
+        trained = [(n, whole) for n, whole in zip(counts, wholes, strict=True) if n >= whole]
+        if not worth_a_word(trained):
+            return micro_batch, accumulation
+    return None
 
 
 def _more_repeats(run: DryRun, small: list[Bucket]) -> Iterator[Mend]:

@@ -93,6 +93,13 @@ ratios (num_ar_buckets)
     )
 
 
+def test_last_batches_that_are_not_full(dataset_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = asked(capsys, dataset_file, "--micro-batch", "5")
+    words = "note: 3 examples do not fill a global batch and are left out, others each epoch: 3 of 8 in 64x64 (aspect"
+    assert words in out
+    assert "left out, others" not in asked(capsys, dataset_file, "--micro-batch", "4")[1]
+
+
 def test_json_of_a_dataset_file(dataset_file: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = data(capsys, dataset_file)
     assert found["steps_per_epoch"] == 9

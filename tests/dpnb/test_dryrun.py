@@ -380,6 +380,43 @@ def test_less_accumulation_where_a_smaller_batch_is_not_enough() -> None:
     assert found.mends[0] == Mend("Lower the batch to 2", ("image_micro_batch_size_per_gpu",), 2, "training")
 
 
+def test_last_batches_that_are_not_full() -> None:
+    config = Dataset(resolutions=[64], directory=[Directory(path="a")], **RATIOS)
+    rows = [row(f"{i}.png") for i in range(7)] + [row(f"w{i}.png", 128) for i in range(9)]
+    asked = training(micro_batch_size_per_gpu=4)
+    run = made_of(rows, config, **Batch.of(asked)._asdict())
+    (found,) = findings(run, asked)
+    assert found.words == (
+        "3 examples do not fill a global batch and are left out, others each epoch: "
+        "3 of 7 in 64x64 (aspect ratio 1.0)."
+    )
+    assert found.mends == (Mend("Lower the batch to 3", ("micro_batch_size_per_gpu",), 3, "training"),)
+    assert findings(made_of(rows, config, micro_batch=3)) == [], "it mends"
+    assert findings(run)[0].mends == (), "nothing of a training that is not there"
+    many = training(micro_batch_size_per_gpu=[[512, 4]])
+    assert findings(made_of(rows, config, **Batch.of(many)._asdict()), many)[0].mends == ()
+
+
+def test_less_accumulation_fills_the_last_batch() -> None:
+    config = Dataset(resolutions=[64], directory=[Directory(path="a")])
+    asked = training(micro_batch_size_per_gpu=1, gradient_accumulation_steps=6)
+    (found,) = findings(made_of([row(f"{i}.png") for i in range(10)], config, **Batch.of(asked)._asdict()), asked)
+    assert found.words.startswith("4 examples do not fill a global batch and are left out, others each epoch: 4 of 10")
+    assert found.mends == (Mend("Accumulate 5 instead of 6", ("gradient_accumulation_steps",), 5, "training"),)
+    assert findings(made_of([row(f"{i}.png") for i in range(10)], config, gradient_accumulation_steps=5)) == []
+
+
+def test_a_few_examples_that_are_left_over_are_no_finding() -> None:
+    config = Dataset(resolutions=[64], directory=[Directory(path="a")], **RATIOS)
+    for square, wide, batch in ((9, 0, 4), (6, 0, 5), (100, 7, 4), (41, 5, 2)):
+        rows = [row(f"{i}.png") for i in range(square)] + [row(f"w{i}.png", 128) for i in range(wide)]
+        assert findings(made_of(rows, config, micro_batch=batch)) == []
+    (one,) = findings(made_of([row(f"{i}.png") for i in range(5)], config, micro_batch=2))
+    assert one.words.startswith(
+        "1 example does not fill a global batch and is left out, another each epoch: 1 of 5 in"
+    )
+
+
 def test_many_small_buckets_are_one_finding() -> None:
     config = Dataset(resolutions=[64, 96], directory=[Directory(path="a")], **RATIOS)
     rows = [row(f"{i}.png", 64, 32 + 16 * i) for i in range(5)] + [row("more.png")] * 20
