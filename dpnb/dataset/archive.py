@@ -18,6 +18,7 @@ from typing import NamedTuple
 from dpnb.errors import DatasetError
 
 SUFFIX = ".tar"
+_ONE_READ_BYTES = 1 << 16
 _KEPT = 32  # archives whose members are remembered
 
 
@@ -41,11 +42,15 @@ def is_archive(path: Path) -> bool:
     return str(path)[-len(SUFFIX) :].lower() == SUFFIX and path.is_file()
 
 
-def archive_of(path: Path) -> Path | None:
+def archive_of(path: Path | str) -> Path | None:
     """The tar file through which a path leads; None for a file of its own."""
-    if SUFFIX + "/" not in str(path).lower():
+    if not _may_lead_through_archive(path):
         return None
-    return next((parent for parent in path.parents if is_archive(parent)), None)
+    return next((parent for parent in Path(path).parents if is_archive(parent)), None)
+
+
+def _may_lead_through_archive(path: Path | str) -> bool:
+    return SUFFIX + "/" in str(path).lower()
 
 
 def read_archive(path: Path) -> Archive:
@@ -80,13 +85,13 @@ def _member(info: tarfile.TarInfo, size_bytes: int) -> Member:
     return Member(info.offset_data, info.size)
 
 
-def member_at(path: Path) -> tuple[Path, Member] | None:
+def member_at(path: Path | str) -> tuple[Path, Member] | None:
     """(archive, member) of a path that leads through a tar file, None for another. Raises `DatasetError` when the
     archive has no such member, or one that cannot be read."""
     archive = archive_of(path)
     if archive is None:
         return None
-    member = read_archive(archive).members.get(path.relative_to(archive).as_posix())
+    member = read_archive(archive).members.get(Path(path).relative_to(archive).as_posix())
     if member is None:
         raise DatasetError(f"cannot be read: {archive} has no such file")
     if member.problem:
@@ -104,10 +109,23 @@ def open_file(path: Path) -> io.BufferedReader:
     return io.BufferedReader(_Window(archive, member))
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path | str) -> bytes:
     """All of a file, or of a member of a tar file; raises as `open_file` does."""
-    with open_file(path) as file:
-        return file.read()
+    if _may_lead_through_archive(path):
+        with open_file(Path(path)) as file:
+            return file.read()
+    # A caption takes three calls of the system, a file object as many again; a scan of a known folder is little else.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        start = os.read(descriptor, _ONE_READ_BYTES)
+        if len(start) < _ONE_READ_BYTES:
+            return start
+        parts = [start]
+        while more := os.read(descriptor, os.fstat(descriptor).st_size):
+            parts.append(more)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 class _Window(io.RawIOBase):

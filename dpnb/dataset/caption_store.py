@@ -133,7 +133,8 @@ class CaptionStore:
         """Read the folder anew, with what other programs have done to it. Raises `DatasetError` as the constructor."""
         files = _listing(self.folder)
         listed = next((path for path in files if path.name == CAPTIONS_FILE), None)
-        texts = folder_captions([path for path in files if path != listed]).texts
+        found = folder_captions(self.folder, [path.name for path in files if path != listed])
+        texts = {stem: Path(text) for stem, text in found.texts.items()}
         self._files: CaptionFiles = TextCaptions(self.folder, texts) if listed is None else ListedCaptions(listed)
         self.names = tuple(path.name for path in files if path.suffix.lower() not in SIDECAR_SUFFIXES)
         self._records = {name: self._read(name) for name in self.names}

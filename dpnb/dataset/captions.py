@@ -9,17 +9,17 @@ a pure function of the texts and the settings, so that an unchanged caption is f
 
 from __future__ import annotations
 
+import codecs
 import hashlib
-import io
 import json
-import os
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dpnb.dataset.archive import open_file
+from dpnb.dataset.archive import read_file
+from dpnb.dataset.listing import split_name
 from dpnb.errors import DatasetError
 from dpnb.schema.dataset import DirectorySettings
 
@@ -31,46 +31,44 @@ TAG_VARIANTS = 4
 
 @dataclass(frozen=True, slots=True)
 class FolderCaptions:
-    """Where the captions of one folder are. `texts`: stem -> .txt file; `listed`: captions.json, None without one."""
+    """Where the captions of one folder are.
 
-    texts: Mapping[str, Path] = field(default_factory=dict)
+    `texts`: stem -> path of the .txt file, as text, since folders can be large; `listed`: captions.json, None without.
+    """
+
+    texts: Mapping[str, str] = field(default_factory=dict)
     listed: Mapping[str, Sequence[str]] | None = None
 
     def of(self, picture: str) -> list[str]:
         """The written captions of a picture by its file name; empty without any. Raises `DatasetError` (bad bytes)."""
         if self.listed is not None:
             return list(self.listed.get(picture, ()))
-        text = self.texts.get(_stem(picture))
+        text = self.texts.get(split_name(picture)[0])
         return [] if text is None else [read_text(text).strip()]
 
     def unused(self, pictures: Sequence[str]) -> list[str]:
         """Captions whose picture is not there: names of .txt files, or of entries in captions.json."""
         if self.listed is not None:
             return sorted(set(self.listed) - set(pictures))
-        stems = {_stem(name) for name in pictures}
-        return sorted(path.name for stem, path in self.texts.items() if stem not in stems)
+        stems = {split_name(name)[0] for name in pictures}
+        return sorted(text.rpartition("/")[2] for stem, text in self.texts.items() if stem not in stems)
 
 
-def _stem(name: str) -> str:
-    """The name of a file without its suffix, as `Path.stem`, in a fraction of its time."""
-    return os.path.splitext(name)[0]  # noqa: PTH122
-
-
-def folder_captions(files: Sequence[Path]) -> FolderCaptions:
+def folder_captions(folder: Path, names: Iterable[str]) -> FolderCaptions:
     """Find the captions among the files of one folder. Raises `DatasetError` for a captions.json that is not one."""
-    # By the name as text: folders can be large, and pathlib takes its time. In order, so that of a.TXT and a.txt the
-    # usual spelling stays.
-    named = sorted((path.name, path) for path in files)
-    texts = {name[:-4]: path for name, path in named if name[-4:].lower() == ".txt" and len(name) > 4}
-    listed = next((path for name, path in named if name == CAPTIONS_FILE), None)
-    return FolderCaptions(texts, None if listed is None else read_captions_json(listed))
+    place = str(folder / "_")[:-1]
+    named = sorted(names)  # so that of a.TXT and a.txt the usual spelling stays
+    texts = {name[:-4]: f"{place}{name}" for name in named if name[-4:].lower() == ".txt" and len(name) > 4}
+    listed = read_captions_json(folder / CAPTIONS_FILE) if CAPTIONS_FILE in named else None
+    return FolderCaptions(texts, listed)
 
 
-def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without byte-order mark. Raises `DatasetError` naming file and byte."""
+def read_text(path: Path | str) -> str:
+    """A text file in UTF-8, with or without byte-order mark; lines end with a line feed. Raises `DatasetError` naming
+    file and byte."""
     try:
-        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig") as file:
-            return file.read()
+        text = read_file(path).removeprefix(codecs.BOM_UTF8).decode()
+        return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
     except UnicodeDecodeError as error:
         message = (
             f"{path} is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}): save it as UTF-8"

@@ -9,6 +9,7 @@ of the file.
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class Signature(NamedTuple):
     changed_ns: int
 
 
-def check_file(path: Path) -> Signature:
+def check_file(path: Path | str) -> Signature:
     """What the file system says before any byte is read; opening a pipe, for one, would wait for ever."""
     if (archived := member_at(path)) is not None:
         archive, member = archived
@@ -47,12 +48,12 @@ def check_file(path: Path) -> Signature:
         info = archive.stat()
         return Signature(member.size_bytes, info.st_mtime_ns, info.st_ctime_ns)
     try:
-        info = path.stat()
+        info = os.stat(path)  # noqa: PTH116 - a path as text costs less, and folders can be large
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise DatasetError("a link that leads back to itself") from error
-        if path.is_symlink():
-            raise DatasetError(f"a link to '{path.readlink()}', which is not there") from error
+        if Path(path).is_symlink():
+            raise DatasetError(f"a link to '{Path(path).readlink()}', which is not there") from error
         raise DatasetError(f"cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(info.st_mode):
         raise DatasetError("not a regular file")

@@ -10,6 +10,7 @@ files are not pictures and are not reported.
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -22,7 +23,7 @@ from dpnb.dataset.archive import SUFFIX as ARCHIVE_SUFFIX
 from dpnb.dataset.archive import archive_of, is_archive, read_archive
 from dpnb.dataset.captions import CAPTIONS_FILE, FolderCaptions, final_captions, folder_captions
 from dpnb.dataset.headers import Header, Signature, check_file, read_header
-from dpnb.dataset.listing import Identity, Listing, Passed, identity, list_folder, list_tree, printable
+from dpnb.dataset.listing import Identity, Listing, Passed, identity, list_folder, list_tree, printable, split_name
 from dpnb.dataset.store import HeaderStore, Known
 from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, DirectorySettings, settings_of
@@ -31,10 +32,10 @@ SIDECAR_SUFFIXES = frozenset({".txt", ".npz", ".json", ".parquet", ".bak", ".db"
 _SHOWN = 5  # so many names in a message; the rest is counted
 _AT_A_TIME = 64  # files between two looks at whether a scan is still wanted: some ten milliseconds
 _KEPT_AT_ONCE = 5000  # headers that a scan which is killed may have read in vain
-_QUICK_SECONDS = 60e-6  # for one file: below this, threads mostly wait for each other
 
 CaptionState = Literal["written", "empty", "missing"]
 Cause = Literal["", "unreadable", "no_caption", "empty_caption", "video", "no_bucket", "small_bucket", "repeats"]
+Fresh = dict[str, tuple[Signature, Header]]
 Progress = Callable[[int, int], None]
 """Told how many files have been read, and of how many."""
 
@@ -109,13 +110,17 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A listed folder whose pictures have still to be read. `unread`: folders in it that nobody asked for."""
+    """A listed folder whose pictures (names) have still to be read. `unread`: folders in it that nobody asked for.
+
+    `place`: what stands before the name in the path of a file, as text, which costs less than a path where many are.
+    """
 
     path: Path
+    place: str
     position: int
     settings: DirectorySettings
     captions: FolderCaptions
-    pictures: tuple[Path, ...]
+    pictures: tuple[str, ...]
     unread: tuple[str, ...]
 
 
@@ -226,10 +231,11 @@ def _folders(
             passed.append(f"{found.path}: is left out: {found.reason}")
             continue
         # By the last letters alone, since folders can be large.
-        archives = [file for file in found.files if file.name[-4:].lower() == ARCHIVE_SUFFIX and _is_whole(file)]
+        named = [name for name in found.names if name[-4:].lower() == ARCHIVE_SUFFIX]
+        archives = [name for name in named if _is_whole(found.path / name)]
         folders.append(_folder(found, settings, position, () if settings.recursive else found.below, archives))
-        for file in archives:
-            within, notes = _archived(file, settings, position)
+        for name in archives:
+            within, notes = _archived(found.path / name, settings, position)
             folders, passed = folders + within, passed + notes
     return folders, passed
 
@@ -239,12 +245,13 @@ def _folder(
     settings: DirectorySettings,
     position: int,
     unread: tuple[str, ...],
-    archives: Sequence[Path] = (),
+    archives: Sequence[str] = (),
 ) -> _Folder:
-    pictures = tuple(file for file in found.files if _suffix(file.name) not in SIDECAR_SUFFIXES)
+    pictures = tuple(name for name in found.names if split_name(name)[1].lower() not in SIDECAR_SUFFIXES)
     if archives:
-        pictures = tuple(file for file in pictures if file not in archives)
-    return _Folder(found.path, position, settings, folder_captions(found.files), pictures, unread)
+        pictures = tuple(name for name in pictures if name not in archives)
+    place = str(found.path / "_")[:-1]
+    return _Folder(found.path, place, position, settings, folder_captions(found.path, found.names), pictures, unread)
 
 
 def _is_whole(path: Path) -> bool:
@@ -259,18 +266,14 @@ def _archived(path: Path, settings: DirectorySettings, position: int) -> tuple[l
     """The folders within a tar file, however deep, each with its own captions; and a note when it is cut off. Raises
     `DatasetError` when it is no tar file."""
     archive = read_archive(path)
-    found: dict[Path, list[Path]] = {}
-    for name in sorted(archive.members):
-        if not any(part.startswith(".") and part != ".." for part in name.split("/")):
-            found.setdefault((path / name).parent, []).append(path / name)
-    listings = (Listing(folder, tuple(files), ()) for folder, files in sorted(found.items()))
+    found: dict[Path, list[str]] = {}
+    for member in sorted(archive.members):
+        if not any(part.startswith(".") and part != ".." for part in member.split("/")):
+            folder, _, name = member.rpartition("/")
+            found.setdefault(path / folder, []).append(name)
+    listings = (Listing(folder, tuple(names), ()) for folder, names in sorted(found.items()))
     notes = [f"{path}: {archive.problem}"] if archive.problem else []
     return [_folder(listing, settings, position, ()) for listing in listings], notes
-
-
-def _suffix(name: str) -> str:
-    """The suffix of a file name in small letters; Path.suffix takes four times as long, and folders can be large."""
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
 # --- their headers ---------------------------------------------------------------------------------------------------
@@ -283,57 +286,70 @@ class _Reading:
         self._workers = workers or default_workers()
         self._pool = ThreadPoolExecutor(self._workers)
         self._store = HeaderStore()
-        self._quick = False
+        self._alone = False
         self._tell = tell
+        # Rows hold nothing in circles; looking through all of them again and again takes a third of the time.
+        self._collects = gc.isenabled()
 
     def rows(self, folder: _Folder) -> tuple[Row, ...]:
         """The rows of a folder, in the order of its pictures; what is new to the store is kept, also if it ends."""
-        known = self._store.known(folder.path) if folder.pictures else {}
-        fresh: Known = {}
+        known = self._store.known(folder.path) if folder.pictures else Known()
+        fresh: Fresh = {}
         rows: list[Row] = []
         self._tell(0)
         try:
             for start in range(0, len(folder.pictures), _AT_A_TIME):
                 some = folder.pictures[start : start + _AT_A_TIME]
-                rows += self._handful(lambda paths: [_row(path, folder, known, fresh) for path in paths], some)
+                rows += self._handful(lambda names: [_row(name, folder, known, fresh) for name in names], some)
                 if len(fresh) >= _KEPT_AT_ONCE:
                     self._store.remember(folder.path, fresh)
                     fresh.clear()
                 self._tell(len(some))
         finally:
-            gone = known.keys() - {path.name for path in folder.pictures} if known else ()
+            gone = known.names() - set(folder.pictures)
             self._store.remember(folder.path, fresh, gone)
         return tuple(rows)
 
-    def _handful(self, read: Callable[[Sequence[Path]], list[Row]], paths: Sequence[Path]) -> list[Row]:
-        """A few files, in order, in threads. Files that take no time, being remembered, only lose by threads."""
+    def _handful(self, read: Callable[[Sequence[str]], list[Row]], names: Sequence[str]) -> list[Row]:
+        """A few files, in order, in threads; with one alone while that computes more than it waits for the disk, as
+        with files that are remembered: there threads only wait for each other."""
+
+        def timed(names: Sequence[str]) -> tuple[list[Row], float]:
+            began = time.thread_time()
+            return read(names), time.thread_time() - began
+
         began = time.perf_counter()
-        if self._quick:
-            rows = read(paths)
-        else:
-            share = -(-len(paths) // self._workers)
-            shares = [paths[i : i + share] for i in range(0, len(paths), share)]
-            rows = [row for part in self._pool.map(read, shares) for row in part]
-        self._quick = time.perf_counter() - began < _QUICK_SECONDS * len(paths)
-        return rows
+        share = len(names) if self._alone else -(-len(names) // self._workers)
+        shares = [names[i : i + share] for i in range(0, len(names), share)]
+        parts = [timed(names)] if self._alone else list(self._pool.map(timed, shares))
+        self._alone = sum(busy for _, busy in parts) > (time.perf_counter() - began) / 2
+        return [row for part, _ in parts for row in part]
 
     def __enter__(self) -> _Reading:
+        gc.disable()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._collects:
+            gc.enable()
         self._pool.shutdown()
         self._store.close()
 
 
-def _row(path: Path, folder: _Folder, known: Known, fresh: Known) -> Row:
+def _row(name: str, folder: _Folder, known: Known, fresh: Fresh) -> Row:
     """One file. `known`: what earlier scans read of the folder; what this one reads itself goes to `fresh`."""
-    if (words := printable(path)) is not None:
+    path, text = folder.path / name, folder.place + name
+    if (words := printable(text)) is not None:
         reason = "its name is not UTF-8 text: rename it"
         return Row(Path(words), folder.position, reason=reason, cause="unreadable")
     try:
-        if "/../" in str(path) and archive_of(path):
+        if "/../" in text and archive_of(text):
             raise DatasetError("its name leads out of its archive: rename it")
-        header = _header(path, known, fresh)
+        signature = check_file(text)
+        header = known.header(name, signature)
+        if header is None:
+            header = read_header(path)
+            fresh[name] = signature, header
     except DatasetError as error:
         return Row(path, folder.position, reason=str(error), cause="unreadable")
     final: tuple[str, ...] = ()
@@ -341,7 +357,7 @@ def _row(path: Path, folder: _Folder, known: Known, fresh: Known) -> Row:
     cause: Cause = ""
     state: CaptionState = "written"
     try:
-        written = folder.captions.of(path.name)
+        written = folder.captions.of(name)
     except DatasetError as error:
         reason, cause = str(error), "unreadable"
     else:
@@ -352,17 +368,6 @@ def _row(path: Path, folder: _Folder, known: Known, fresh: Known) -> Row:
             cause = "empty_caption" if written else "no_caption"
     width, height, frames, fps, animated = header
     return Row(path, folder.position, width, height, frames, final, reason, cause, state, fps, animated)
-
-
-def _header(path: Path, known: Known, fresh: Known) -> Header:
-    """What is remembered of a file, if it has not changed since; else what is read now. Raises `DatasetError`."""
-    signature: Signature = check_file(path)
-    remembered = known.get(path.name)
-    if remembered is not None and remembered[0] == signature:
-        return remembered[1]
-    header = read_header(path)
-    fresh[path.name] = signature, header
-    return header
 
 
 # --- what is said ----------------------------------------------------------------------------------------------------
@@ -379,7 +384,7 @@ def _notes(folder: _Folder, rows: Sequence[Row]) -> list[str]:
     path, captions = folder.path, folder.captions
     if animated := [row.path.name for row in rows if row.animated]:
         notes.append(f"{path}: animated, or of several pages, of which the first is trained: {_names(animated)}")
-    unused = captions.unused([row.path.name for row in rows])
+    unused = captions.unused(folder.pictures)
     if unused:
         kind = f"entries of {CAPTIONS_FILE}" if captions.listed is not None else "captions"
         notes.append(f"{path}: {kind} without a picture: {_names(unused)}")

@@ -15,9 +15,9 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dpnb.dataset.cache_folder import default_root
 from dpnb.dataset.headers import Header, Signature
@@ -46,12 +46,33 @@ create table digests (
     sha256 blob not null
 ) without rowid;
 """
+_SELECT = """
+select name, size_bytes, written_ns, changed_ns, width_px, height_px, frames, fps, animated
+from headers join folders on id = folder where path = ?
+"""
 _INSERT = "insert or replace into headers values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _NAMES_AT_ONCE = 500  # in one question; SQLite takes 32,766 at most
 
-Known = dict[str, tuple[Signature, Header]]
-"""Name -> what its header said, and the signature of the file at that time."""
+
+class Known:
+    """What earlier scans read of the files of one folder. `entries`: as the database gives them, since large folders
+    feel it when they are made into more than is asked for."""
+
+    def __init__(self, entries: Iterable[tuple[Any, ...]] = ()) -> None:
+        self._entries = {entry[0]: entry for entry in entries}
+
+    def header(self, name: str, signature: Signature) -> Header | None:
+        """What the header of a file said when the file had this signature; None when it was another, or none."""
+        entry = self._entries.get(name)
+        if entry is None or entry[1:4] != signature:
+            return None
+        return Header(entry[4], entry[5], entry[6], entry[7], entry[8] == 1)
+
+    def names(self) -> Set[str]:
+        """The files of which something is known."""
+        return self._entries.keys()
+
 
 Digests = dict[Path, tuple[Signature, str]]
 """Path -> the sha256 of its bytes in hex digits, and the signature of the file at that time."""
@@ -75,17 +96,12 @@ class HeaderStore:
     def known(self, folder: Path) -> Known:
         """What is remembered of the files of one folder; nothing when there is no store yet."""
         if self._given_up or not os.path.exists(self.path):  # noqa: PTH110 - Path raises where it may not look
-            return {}
+            return Known()
 
         def look(database: sqlite3.Connection) -> Known:
-            rows = database.execute(
-                "select h.* from headers h join folders f on f.id = h.folder where f.path = ?", (_name(folder),)
-            )
-            return {
-                row[1]: (Signature(*row[2:5]), Header(row[5], row[6], row[7], row[8], bool(row[9]))) for row in rows
-            }
+            return Known(database.execute(_SELECT, (_name(folder),)))
 
-        return self._with(look, {})
+        return self._with(look, Known())
 
     def remember(self, folder: Path, found: Mapping[str, tuple[Signature, Header]], gone: Iterable[str] = ()) -> None:
         """Keep what was read of a folder, in one piece, and forget files that are gone.

@@ -73,7 +73,7 @@ def test_every_state_of_a_caption(tmp_path):
 def test_the_captions_are_those_that_are_trained_on(tmp_path):
     folder(tmp_path, {"a.png": "\ufeff x\r\ny ", "b.png": "z\n", "c.png": None})
     (tmp_path / "c.TXT").write_text("capitals")
-    store, read = CaptionStore(tmp_path), folder_captions(sorted(tmp_path.iterdir()))
+    store, read = CaptionStore(tmp_path), folder_captions(tmp_path, [path.name for path in tmp_path.iterdir()])
     assert [list(store.record(name).captions) for name in store.names] == [read.of(name) for name in store.names]
 
 

@@ -22,7 +22,7 @@ from dpnb.schema.dataset import DirectorySettings
 
 def test_sidecar_is_stripped_and_keeps_its_lines(tmp_path):
     (tmp_path / "a.txt").write_bytes("\ufeff  one\ntwo ü \n".encode())
-    captions = folder_captions([tmp_path / "a.jpg", tmp_path / "a.txt"])
+    captions = folder_captions(tmp_path, ["a.jpg", "a.txt"])
     assert captions.of("a.jpg") == ["one\ntwo ü"]
     assert captions.of("b.jpg") == []
     assert captions.unused(["a.jpg"]) == []
@@ -33,7 +33,7 @@ def test_suffix_in_capitals_and_names_with_dots(tmp_path):
     (tmp_path / "a.b.TXT").write_text("x")
     (tmp_path / "c.TXT").write_text("capitals")
     (tmp_path / "c.txt").write_text("small")
-    captions = folder_captions(list(tmp_path.iterdir()))
+    captions = folder_captions(tmp_path, [path.name for path in tmp_path.iterdir()])
     assert captions.of("a.b.png") == ["x"]
     assert captions.of("a.png") == []
     assert captions.of("c.png") == ["small"]
@@ -43,7 +43,7 @@ def test_captions_json_replaces_the_texts(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "b.txt").write_text("text")
     (tmp_path / "captions.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"a.png": [" one ", "two"]}).encode())
-    captions = folder_captions(sorted(tmp_path.iterdir()))
+    captions = folder_captions(tmp_path, [path.name for path in tmp_path.iterdir()])
     assert captions.of("a.png") == ["one", "two"]
     assert captions.of("b.png") == []
 

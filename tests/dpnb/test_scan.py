@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,7 +164,7 @@ def test_links_pipes_and_permissions(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image, "open", refuse)  # tests may run as root, whom no permission stops
     assert one(tmp_path, "c.png").reason == "cannot be read: permission denied"
-    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr("dpnb.dataset.headers.os", SimpleNamespace(stat=refuse))
     monkeypatch.setattr(Path, "is_symlink", lambda self: False)
     assert one(tmp_path, "c.png").reason == "cannot be read: Permission denied"
 

@@ -84,7 +84,7 @@ def test_exactly_what_has_changed_is_read_again(home: Path, read: list[str]) -> 
     widths = {row.path.name: row.width_px for row in scanned(folder).rows}
     assert widths == {"0.png": 20, "1.png": 21, "2.png": 99, "4.png": 24, "new.png": 7}
     assert sorted(read) == ["2.png", "4.png", "new.png"]
-    assert sorted(HeaderStore().known(folder)) == ["0.png", "1.png", "2.png", "4.png", "new.png"]
+    assert sorted(HeaderStore().known(folder).names()) == ["0.png", "1.png", "2.png", "4.png", "new.png"]
 
 
 def test_a_file_of_the_same_length_and_time_is_known_by_its_entry(home: Path, read: list[str]) -> None:
@@ -201,8 +201,9 @@ def test_several_processes_share_it(home: Path) -> None:
     processes = [writer(number, 20) for number in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     known = HeaderStore().known(Path("/shared"))
-    assert len(known) == 4 * 20 * 50
-    assert known["3-19-49"] == (Signature(1, 2, 3), Header(3, 19))
+    assert len(known.names()) == 4 * 20 * 50
+    assert known.header("3-19-49", Signature(1, 2, 3)) == Header(3, 19)
+    assert known.header("3-19-49", Signature(1, 2, 4)) is None
 
 
 def test_it_survives_a_killed_process(home: Path) -> None:
@@ -216,7 +217,7 @@ def test_it_survives_a_killed_process(home: Path) -> None:
         process.stdout.close()
     known = HeaderStore().known(Path("/shared"))
     turns: dict[str, int] = {}
-    for name in known:
+    for name in known.names():
         turns[name.rsplit("-", 1)[0]] = turns.get(name.rsplit("-", 1)[0], 0) + 1
     assert turns, "something was written"
     assert set(turns.values()) == {50}, "each piece whole or not at all"
@@ -233,4 +234,4 @@ def test_a_scan_that_is_called_off_keeps_what_it_has_read(home: Path, read: list
     asked = iter([False, False, True])
     with pytest.raises(Cancelled):
         read_folders(config, cancelled=lambda: next(asked))
-    assert len(HeaderStore().known(folder)) == len(read) == 128
+    assert len(HeaderStore().known(folder).names()) == len(read) == 128
