@@ -9,8 +9,8 @@ STAMP := $(VENV)/.installed
 demo: venv                 ## train a LoRA on drawn pictures and show what it learned
 	$(BIN)/dpnb demo --out dpnb-demo
 
-test: venv chromium        ## run every test, the browser's too
-	$(BIN)/python -m pytest
+test: venv chromium        ## run every test, the browser's too, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lab: venv                  ## open JupyterLab on the notebooks
 	$(BIN)/dpnb lab

@@ -7,6 +7,7 @@ files and return at once. The curves of other runs can be laid over its own.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from dpnb.runs.rundir import Mark, RunDir, Status
 from dpnb.widgets.across import ACROSS, Across, across_of
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
 from dpnb.widgets.chart_hands import Hand
-from dpnb.widgets.charts import BLUE, GREEN, PINK, Flags, LineChart
+from dpnb.widgets.charts import BLUE, GREEN, PINK, Flags, LineChart, load_library
 from dpnb.widgets.heat import HeatMap, title_of
 from dpnb.widgets.live_controls import LiveControls
 from dpnb.widgets.log_view import LogView
@@ -103,6 +104,8 @@ class Monitor(LivePanel):
         self._build()
         self._ticker = self._new_ticker()
         self._show_progress(self.run.state, self.run.status)
+        # While the history is read, which computes on large arrays and leaves Python to others.
+        threading.Thread(target=load_library, name=f"dpnb charts {self.run.name}", daemon=True).start()
         self._ticker.start()
         replaces_predecessor(self)
 

@@ -53,8 +53,8 @@ class TriageCard:
 
     def _draw(self) -> None:
         card = self.card
-        set_class(self.widget, "dpnb-hidden", on=card is None)
         if card is None:
+            set_class(self.widget, "dpnb-hidden", on=True)
             self._said.value = ""
             return
         self._words.value = card_html(card, self._run)
@@ -63,6 +63,7 @@ class TriageCard:
         self.button.tooltip = (
             "Go on from the last checkpoint" if card.resumes else "There is no checkpoint: a new run of the same files"
         )
+        set_class(self.widget, "dpnb-hidden", on=False)
 
     def _start(self) -> None:
         card = self.card

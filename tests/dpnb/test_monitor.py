@@ -153,9 +153,9 @@ def test_a_failed_run_shows_why(growing: Any, monitor: Monitor) -> None:
     growing.status("failed", 3, last_error="CUDA out of <memory>")
     growing.process.ended, growing.process.exit_code, growing.process.pid = time.time(), 1, None
     growing.run.write_process(growing.process)
-    until(lambda: "dpnb-badge-failed" in monitor._head.value)
+    until(lambda: monitor._log.widget.selected_index == 0)
+    assert "dpnb-badge-failed" in monitor._head.value
     assert "CUDA out of &lt;memory&gt;" in monitor._message.value
-    assert monitor._log.widget.selected_index == 0
 
 
 def test_why_it_failed_and_what_mends_it(growing: Any, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,8 +219,8 @@ def test_other_prompts_are_asked_for(growing: Any) -> None:
 def test_a_run_whose_processes_vanished_is_dead(growing: Any, monitor: Monitor) -> None:
     growing.process.pid, growing.process.started = None, 1.0
     growing.run.write_process(growing.process)
-    until(lambda: "dpnb-badge-dead" in monitor._head.value)
-    assert "Resume it" in monitor._message.value
+    until(lambda: "Resume it" in monitor._message.value)
+    assert "dpnb-badge-dead" in monitor._head.value
 
 
 def test_a_run_of_diffusion_pipe_itself_is_charted(tmp_path: Path) -> None:
