@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from dpnb.errors import ConfigError
 from dpnb.plain_toml import loads
 from dpnb.runs.events import Floats, Series, smoothed
-from dpnb.runs.process import Run, State
+from dpnb.runs.process import Run
 from dpnb.runs.rundir import RunDir, Sample
 from dpnb.schema.base import Section
 from dpnb.schema.dataset import Dataset
@@ -44,14 +44,18 @@ class Loss(NamedTuple):
     lowest_step: int
 
 
+GONE = "folder gone"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How far a run has come. `seconds`: from its first logged step to its last, None before the second.
 
+    `state` as `Run.state`, or `GONE` where its folder is not there any more.
     `losses` by name: "training" is a moving average, a held-out set's is as it was measured.
     """
 
-    state: State
+    state: str
     steps: int
     total_steps: int
     seconds: float | None
@@ -132,7 +136,7 @@ def outcome_of(run: Run, series: Mapping[str, Series]) -> Outcome:
             continue
         if (loss := _loss(series[tag], values)) is not None:
             losses[name] = loss
-    return Outcome(run.state, steps, status.total_steps, seconds, losses)
+    return Outcome(GONE if run.is_gone else run.state, steps, status.total_steps, seconds, losses)
 
 
 def _loss(series: Series, values: Floats) -> Loss | None:

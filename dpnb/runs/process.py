@@ -80,6 +80,11 @@ class Run:
         """The name of the run directory: the UTC time of the start."""
         return self.directory.name
 
+    @property
+    def is_gone(self) -> bool:
+        """True where its folder is not there any more, or holds nothing of a run while it is being deleted."""
+        return not self.directory.looks_like_a_run
+
     # --- what it is doing --------------------------------------------------------------------------------------------
 
     @property

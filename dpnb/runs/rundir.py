@@ -316,7 +316,9 @@ class RunDir:
 
     def event_files(self) -> list[Path]:
         """TensorBoard files below the run, in order of their names (that is, of time)."""
-        return sorted(self.path.rglob("events.out.tfevents.*"))
+        # os.walk passes over a folder that is deleted meanwhile, such as an old checkpoint; rglob fails there.
+        below = ((Path(folder), name) for folder, _, names in os.walk(self.path) for name in names)
+        return sorted(folder / name for folder, name in below if name.startswith("events.out.tfevents."))
 
     def status(self) -> Status | None:
         """The last heartbeat, or None before the first."""
@@ -388,22 +390,39 @@ class RunDir:
             file.write(json.dumps(asdict(mark)) + "\n")
 
     def request(self, request: Request, detail: dict[str, Any] | None = None) -> None:
-        """Ask the running trainer for something at its next step boundary; `detail`: what there is to say about it."""
-        if detail is None:
-            self.request_file(request).touch()
-        else:
-            write_text(self.request_file(request), json.dumps(detail), durable=False)
+        """Ask the running trainer for something at its next step boundary; `detail`: what there is to say about it.
+
+        Raises `RunError` where the folder is gone.
+        """
+        try:
+            if detail is None:
+                self.request_file(request).touch()
+            else:
+                write_text(self.request_file(request), json.dumps(detail), durable=False)
+        except FileNotFoundError:
+            raise RunError(self.gone_words) from None
 
     def request_detail(self, request: Request) -> dict[str, Any]:
         """What a control file says besides being there."""
         return read_json(self.request_file(request)) or {}
 
     def pause(self, on: bool) -> None:
-        """Ask the running trainer to wait after its step, or to go on."""
+        """Ask the running trainer to wait after its step, or to go on. Raises `RunError` where the folder is gone."""
         if on:
-            self.pause_file.touch()
+            try:
+                self.pause_file.touch()
+            except FileNotFoundError:
+                raise RunError(self.gone_words) from None
         else:
             self.pause_file.unlink(missing_ok=True)
+
+    @property
+    def gone_words(self) -> str:
+        """What is said of a run whose folder is there no more."""
+        return (
+            f"the folder of this run is not there any more: {self.path}. It was deleted or moved, or its disk is not "
+            "mounted. What has been read of it is still shown; put it back, or choose another run."
+        )
 
     def pending_requests(self) -> list[Request]:
         """The control files that stand in the folder now; they are not removed."""

@@ -16,6 +16,7 @@ from typing import Any
 import ipywidgets as w
 
 from dpnb.runs.compare import (
+    GONE,
     Outcome,
     Prompt,
     differing,
@@ -216,10 +217,11 @@ class Overlay:
                         self._charts[title] = LineChart(title)
                     self._charts[title].add(name, points)
                     new = True
-            seen = (run.state, run.status.step)
+            seen = GONE if run.is_gone else (run.state, run.status.step)
             if seen != self._seen[place]:
+                if seen != GONE:  # what has been read stays
+                    self.samples[place] = run.samples()
                 self._seen[place], new = seen, True
-                self.samples[place] = run.samples()
         return new
 
     def draw(self, *, smoothing: float, log: bool) -> None:

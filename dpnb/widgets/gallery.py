@@ -23,8 +23,7 @@ from dpnb.runs.process import FINAL_STATES, Run
 from dpnb.runs.rundir import RunDir, Sample
 from dpnb.widgets.cells import answer_while_busy, replaces_predecessor
 from dpnb.widgets.look import Look, escape, failure_html, picture_html, set_class, set_order
-from dpnb.widgets.panel import LivePanel
-from dpnb.widgets.polling import Ticker, run_of
+from dpnb.widgets.polling import RunPanel, Ticker, gone_html, run_of
 from dpnb.widgets.thumbnails import Thumbnails
 
 TICK_SECONDS = 1.0
@@ -35,7 +34,7 @@ SHEET = "contact-sheet.png"
 CLIP = ".mp4"
 
 
-class Gallery(LivePanel):
+class Gallery(RunPanel):
     """The samples of a run. Displays itself; `widget` is the same thing for other layouts."""
 
     def __init__(self, run: Run | RunDir | Path | str) -> None:
@@ -95,18 +94,22 @@ class Gallery(LivePanel):
 
     # --- the thread ----------------------------------------------------------------------------------------------
 
-    def _tick(self) -> bool:
+    def _look(self) -> bool:
         over = self.run.state in FINAL_STATES  # before the look: pictures of the last moment are then seen
         self._look_again()
         return not over and not self._closed
+
+    def _show_gone(self, words: str) -> None:
+        self._title.value = f"<h3>Samples</h3>{words}"
+        self._signature = self  # what comes back is read anew
 
     def _look_again(self) -> None:
         signature = _signature(self.run.directory)
         with self._lock:
             if self._closed or signature == self._signature:
                 return
-            self._signature = signature
             self.samples = self.run.samples()
+            self._signature = signature
             self._arrange()
 
     def _arrange(self) -> None:
@@ -152,7 +155,7 @@ class Gallery(LivePanel):
         try:
             target = self.save_sheet(self.run.path / SHEET, samples)
         except (OSError, ValueError) as error:
-            self._saved.value = f'<span class="dpnb-error" role="alert">{escape(error)}</span>'
+            self._refused(error)
         else:
             self._saved.value = f"Saved as <code>{escape(target)}</code>"
 
@@ -216,9 +219,18 @@ class Gallery(LivePanel):
     def show_full(self, sample: Sample) -> None:
         """Show one picture as it was written, below the others of its step."""
         with self._lock:
-            if not self._closed:
+            if self._closed:
+                return
+            try:
                 self._full.show(sample)
+            except OSError as error:
+                self._refused(error)
+            else:
                 self._full.stand_below([slot.step for slot in self._slots])
+
+    def _refused(self, error: Exception) -> None:
+        alert = f'<span class="dpnb-error" role="alert">{escape(error)}</span>'
+        self._saved.value = gone_html(self.run) if self.run.is_gone else alert
 
     def hide_full(self) -> None:
         """Take the full-size picture away."""
@@ -364,7 +376,9 @@ def prompts_html(samples: list[Sample]) -> str:
 
 
 def _signature(run: RunDir) -> object:
-    """What changes when a picture arrives: two calls of stat for each step instead of reading every .json."""
+    """What changes when a picture arrives: a look at each folder instead of reading every .json."""
     if not run.samples_dir.is_dir():
         return None
-    return tuple(sorted((path.name, path.stat().st_mtime_ns) for path in run.samples_dir.iterdir() if path.is_dir()))
+    steps = (path for path in run.samples_dir.iterdir() if path.is_dir())
+    # The number of files too: those of one tick of the file system's clock have the same time.
+    return tuple(sorted((path.name, path.stat().st_mtime_ns, sum(1 for _ in path.iterdir())) for path in steps))

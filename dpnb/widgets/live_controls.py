@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import ipywidgets as w
 
+from dpnb.errors import RunError
 from dpnb.plain_toml import loads
 from dpnb.runs.process import FINAL_STATES, Run, State
 from dpnb.runs.rundir import Request, RunDir
@@ -67,13 +68,20 @@ class LiveControls:
 
     def _ask(self, request: Request) -> None:
         if request == "save_quit":
-            self._run.request_stop()
+            self._do(self._run.request_stop)
         else:
-            self._run.directory.request(request)
-        self._asked()
+            self._do(lambda: self._run.directory.request(request))
 
     def _pause_or_continue(self, _button: Any) -> None:  # noqa: ANN401 - the button that was clicked
-        self._run.directory.pause(on=not self._run.directory.pause_file.exists())
+        self._do(lambda: self._run.directory.pause(on=not self._run.directory.pause_file.exists()))
+
+    def _do(self, act: Callable[[], None]) -> None:
+        """Ask for something; why that cannot be is shown."""
+        self.error = ""
+        try:
+            act()
+        except RunError as error:
+            self.error = str(error)
         self._asked()
 
     def _change_rate(self, _button: Any) -> None:  # noqa: ANN401 - the button that was clicked
@@ -82,11 +90,10 @@ class LiveControls:
         except ValueError:
             lr = math.nan
         if 0 < lr < math.inf:
-            self.error = ""
-            self._run.directory.request("set_lr", {"lr": lr})
+            self._do(lambda: self._run.directory.request("set_lr", {"lr": lr}))
         else:
             self.error = f"'{self.rate.value}' is no learning rate: write a number above 0, such as 5e-5."
-        self._asked()
+            self._asked()
 
     def show(self, state: State, pending: list[Request]) -> None:
         """Offer what can be asked now."""

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import ipywidgets as w
 
+from dpnb.errors import RunError
 from dpnb.runs.process import FINAL_STATES, Run, State
 from dpnb.runs.rundir import Request, RunDir
 from dpnb.widgets.cells import answer_while_busy
-from dpnb.widgets.look import Look, set_class
+from dpnb.widgets.look import Look, escape, set_class
 
 _TIP = "Once, at the next step, with the other settings of the [sample] table; they stand behind the run's own prompts"
 
@@ -49,7 +50,10 @@ class LivePrompts:
             self._said.value = '<span class="dpnb-error" role="alert">Write a prompt first.</span>'
             return
         self._said.value = ""
-        self._run.directory.request("sample", {"prompts": prompts})
+        try:
+            self._run.directory.request("sample", {"prompts": prompts})
+        except RunError as error:
+            self._said.value = f'<span class="dpnb-error" role="alert">{escape(error)}</span>'
         self._asked()
 
     def show(self, state: State, pending: list[Request]) -> None:

@@ -28,8 +28,7 @@ from dpnb.widgets.heat import HeatMap, title_of
 from dpnb.widgets.live_controls import LiveControls
 from dpnb.widgets.log_view import LogView
 from dpnb.widgets.look import failure_html, set_class, set_order
-from dpnb.widgets.panel import LivePanel
-from dpnb.widgets.polling import Ticker, run_of
+from dpnb.widgets.polling import RunPanel, Ticker, run_of
 from dpnb.widgets.run_head import head_html, health_html, marks_html, message_html
 from dpnb.widgets.triage_card import TriageCard
 
@@ -84,7 +83,7 @@ def _logs_examples(run: RunDir) -> bool:
         return False
 
 
-class Monitor(LivePanel):
+class Monitor(RunPanel):
     """A run as it goes. Displays itself; `widget` is the same thing for other layouts."""
 
     def __init__(self, run: Run | RunDir | Path | str, also: Sequence[Run | RunDir | Path | str] = ()) -> None:
@@ -100,7 +99,7 @@ class Monitor(LivePanel):
         self._curves: dict[tuple[str, str], _Source] = {}  # (chart, curve) -> whose it is
         self._observers: list[StepsObserver] = []
         self._marks: list[Mark] = []
-        self._over = False
+        self._status = Status()  # the last that was read
         self._build()
         self._ticker = self._new_ticker()
         self._show_progress(self.run.state, self.run.status)
@@ -159,8 +158,7 @@ class Monitor(LivePanel):
     def _new_ticker(self) -> Ticker:
         return Ticker(self._tick, TICK_SECONDS, f"dpnb monitor {self.run.name}", self._show_failure)
 
-    def _tick(self) -> bool:
-        """One look at the run; False when there will be nothing more to see."""
+    def _look(self) -> bool:
         states = [source.run.state for source in self._sources]
         statuses = [source.run.status for source in self._sources]
         # After the states: what was written before the end is then all here.
@@ -168,16 +166,15 @@ class Monitor(LivePanel):
         with self._lock:
             if self._closed:
                 return False
+            for source, new in zip(self._sources, news, strict=True):
+                self._add(source, new)  # first: a look that fails further down must not lose them
             self._show_progress(states[0], statuses[0])
             self._show_log(states[0])
-            for source, new in zip(self._sources, news, strict=True):
-                self._add(source, new)
             self._show_charts(statuses)
             self.triage.show(states[0])  # last: the schema that it reads with takes a while to import
             # A chart may still owe a figure, or keep one that a browser is about to let go.
             settled = all(chart.settled for chart in self.charts.values())
-            self._over = settled and all(state in FINAL_STATES for state in states)
-            return not self._over
+            return not (settled and all(state in FINAL_STATES for state in states))
 
     def _wake(self) -> None:
         self._ticker.wake()
@@ -276,6 +273,7 @@ class Monitor(LivePanel):
 
     def _show_progress(self, state: State, status: Status) -> None:
         pending = self.run.directory.pending_requests()
+        self._status = status
         self._head.value = head_html(self.run.name, state, status)
         self._health.value = health_html(self.run.directory)
         said = (self.controls.error_html(), message_html(self.run, state, status, pending))
@@ -285,6 +283,12 @@ class Monitor(LivePanel):
         self._happened.value = marks_html(self._marks)
         set_class(self._events, "dpnb-hidden", on=not self._marks)
         answer_while_busy(*self._modes.children)
+
+    def _show_gone(self, words: str) -> None:
+        self._head.value = head_html(self.run.name, "dead", self._status)
+        self._message.value = words
+        self.controls.error = ""  # that it could not be asked for something says the same
+        self.controls.show("dead", [])
 
     def _show_log(self, state: State) -> None:
         self._log.show()

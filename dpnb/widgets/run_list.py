@@ -16,7 +16,7 @@ from dpnb.runs.process import Run, State, discover
 from dpnb.runs.rundir import Status
 from dpnb.widgets.cells import answer_while_busy
 from dpnb.widgets.look import Look, escape, failure_html
-from dpnb.widgets.polling import Ticker
+from dpnb.widgets.polling import Ticker, gone_html
 
 TICK_SECONDS = 1.0
 NONE = ("no run yet", "")
@@ -138,7 +138,7 @@ class RunList:
         with self._lock:
             if not self._closed and run is self.run:
                 self.state, self.status = state, status
-                self.said.value = "" if state is None else _state_html(state, status)
+                self.said.value = "" if run is None or state is None else _state_html(run, state, status)
 
     def _tell(self) -> None:
         if not self._closed:
@@ -168,7 +168,9 @@ def _label(run: Run) -> str:
     return f"{run.name}  in {folder.relative_to(here) if folder.is_relative_to(here) else folder}"
 
 
-def _state_html(state: State, status: Status) -> str:
+def _state_html(run: Run, state: State, status: Status) -> str:
+    if run.is_gone:
+        return gone_html(run)
     steps = f"step {status.step}" + (f" of {status.total_steps}" if status.total_steps else "")
     badge = f'<span class="dpnb-badge dpnb-badge-{escape(state)}">{escape(state)}</span>'
     return f'{badge} <span class="dpnb-quiet">{escape(steps)}</span>'

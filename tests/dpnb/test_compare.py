@@ -222,6 +222,18 @@ def test_a_prompt_that_a_run_did_not_draw_is_blank(two):
     panel.close()
 
 
+def test_a_run_whose_folder_vanishes_keeps_what_has_been_read(two, tmp_path):
+    panel = Compare(two[0].run.path, two[1].run.path)
+    until(lambda: len(panel.pictures._rows) == 2 and "running" in panel._table.value)
+    title = panel.pictures._rows[0]._title.value
+    assert "step " in title
+    two[0].run.path.rename(tmp_path / "elsewhere")
+    until(lambda: "folder gone" in panel._table.value)
+    assert panel.pictures._rows[0]._title.value == title
+    assert panel._said.value == ""
+    panel.close()
+
+
 def test_an_unseen_panel_does_not_look(two):
     panel = Compare(two[0].run.path)
     until(lambda: panel._overlay.drawn != [])

@@ -257,6 +257,21 @@ def test_it_ends_with_the_run_and_keeps_its_pictures(growing: Any, gallery: Gall
     assert len(gallery.samples) == 4
 
 
+def test_a_folder_that_vanishes_is_said_and_pictures_stay(growing: Any, gallery: Gallery, tmp_path: Path) -> None:
+    growing.pictures(0)
+    until(lambda: shows(gallery, 4))
+    growing.run.path.rename(tmp_path / "elsewhere")
+    until(lambda: "The folder of this run is not there any more: " in gallery._title.value)
+    assert shown_steps(gallery) == ["<h4>Step 0</h4>"]
+    click_full_size(gallery, 0, 1)
+    assert hidden(gallery._full.widget)
+    assert "The folder of this run is not there any more: " in gallery._saved.value
+    gallery._save.click()
+    assert "The folder of this run is not there any more: " in gallery._saved.value
+    (tmp_path / "elsewhere").rename(growing.run.path)
+    until(lambda: "4 pictures of 1 step" in gallery._title.value)
+
+
 def test_a_finished_run_shows_at_once(growing: Any) -> None:
     growing.pictures(0)
     growing.finish(1)

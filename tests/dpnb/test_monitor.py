@@ -20,6 +20,7 @@ from dpnb.runs.rundir import Mark, RunDir, Status
 from dpnb.widgets import charts
 from dpnb.widgets import monitor as module
 from dpnb.widgets.monitor import ZOOM, Monitor
+from dpnb.widgets.polling import SPOILED_LOOKS
 from dpnb.widgets.run_head import head_html
 from tests.dpnb.growing import GrowingRun
 from tests.dpnb.waiting import until
@@ -66,6 +67,52 @@ def test_it_ends_with_the_run(growing: Any, monitor: Monitor) -> None:
     # what was written last is there, although the run was over when it was next looked at
     assert monitor.charts["Training loss"]._curves["train/loss"].series.steps[-1] == 3
     assert all(button.disabled for button in monitor.controls.buttons.values())
+
+
+GONE = "The folder of this run is not there any more: "
+
+
+def test_a_folder_that_vanishes_is_said_and_can_come_back(
+    growing: Any, monitor: Monitor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    growing.step(1)
+    until(lambda: "1 / 40" in monitor._head.value)
+    buttons = monitor.controls.buttons
+    growing.run.path.rename(tmp_path / "elsewhere")
+    buttons["save"].click()
+    growing.run.path.mkdir()  # what is left of it while it is deleted
+    until(lambda: f"{GONE}{growing.run.path}. It was deleted or moved" in monitor._message.value)
+    assert "1 / 40" in monitor._head.value, "what has been read stays"
+    assert monitor.charts["Training loss"]._curves["train/loss"].series.steps[-1] == 1
+    assert all(button.disabled for button in (*buttons.values(), monitor.controls.pause))
+    growing.run.path.rmdir()
+    for control in (buttons["sample"], monitor.controls.pause, monitor.controls.set_rate):
+        control.click()
+    until(lambda: monitor.controls.error == "")
+    assert monitor._message.value.count(GONE) == 1
+    (tmp_path / "elsewhere").rename(growing.run.path)
+    until(lambda: "running" in monitor._head.value and not monitor._message.value)
+    assert caplog.records == []
+
+
+def test_a_file_that_is_deleted_while_it_is_read_spoils_one_look(
+    growing: Any, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def spoiled(*_: object) -> str:
+        looks.append("")
+        if len(looks) < limit:
+            raise FileNotFoundError(2, "No such file", "step9")
+        return ""
+
+    limit = SPOILED_LOOKS
+    monkeypatch.setattr(module, "health_html", spoiled)
+    growing.step(1)
+    until(lambda: "1 / 40" in monitor._head.value and len(looks) > limit)
+    assert monitor.charts["Training loss"]._curves["train/loss"].series.steps[-1] == 1
+    limit = 10**6
+    until(lambda: "The monitor stopped: FileNotFoundError" in monitor._message.value)
 
 
 def test_a_finished_run_can_still_be_looked_at_closely(growing: Any) -> None:

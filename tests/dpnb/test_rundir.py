@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dpnb.errors import RunError
+from dpnb.runs.process import Run
 from dpnb.runs.rundir import Mark, ProcessInfo, RunDir, Status, find_runs, latest_run, read_json, write_text
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
@@ -141,6 +142,21 @@ def test_a_request_can_say_more_than_that_it_is_there(tmp_path):
     assert run.pending_requests() == ["set_lr"]
     run.request("save")
     assert run.request_detail("save") == {}
+
+
+def test_nothing_can_be_asked_of_a_run_whose_folder_is_gone(tmp_path):
+    run = RunDir(tmp_path / "gone")
+    words = "the folder of this run is not there any more: .*gone. It was deleted or moved, or its disk is not mounted"
+    for ask in (
+        lambda: run.request("save"),
+        lambda: run.request("set_lr", {"lr": 1e-5}),
+        lambda: run.pause(on=True),
+    ):
+        with pytest.raises(RunError, match=words):
+            ask()
+    run.pause(on=False)
+    assert run.event_files() == []
+    assert Run(RunDir(tmp_path)).is_gone
 
 
 def test_a_pause_is_a_file_that_stands(tmp_path):
