@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -84,15 +84,20 @@ def _finding(detail: ErrorDetails, cls: type[Section]) -> _Finding:
     """Take out of pydantic's way what a file has no level for.
 
     That is the tag of a union of sections ('optimizer', 'adamw', 'lr') and, below a field that holds no sections,
-    every text, which there can only be pydantic's name of a union's arm ('resolutions', 'list[...]', 0, 'int').
+    every text, which there can only be pydantic's name of a union's arm ('resolutions', 'list[...]', 0, 'int'), unless
+    the field is a table of free keys.
     """
     loc: list[str | int] = []
+    free_keys = False
     sections: list[type[Section]] = [cls]
     at: Loc = ()
     arm = ""
     for part in detail["loc"]:
         if isinstance(part, int):
             loc.append(part)
+        elif free_keys:
+            loc.append(part)
+            free_keys = False
         elif not sections:
             at, arm = (at, arm) if arm else (tuple(loc), part)
         elif len(sections) > 1 and any(arm_of(s) == part for s in sections):
@@ -101,7 +106,13 @@ def _finding(detail: ErrorDetails, cls: type[Section]) -> _Finding:
             loc.append(part)
             fields = [s.model_fields[part] for s in sections if part in s.model_fields]
             sections = [below for field in fields for below in sections_below(field.annotation)]
+            free_keys = any(_is_table(field) for field in fields)
     return _Finding(tuple(loc), detail, at, arm)
+
+
+def _is_table(info: FieldInfo) -> bool:
+    """True for a field that is a table of free keys and nothing else."""
+    return all(get_origin(arm) in (dict, Mapping) for arm in _arms(info.annotation))
 
 
 def _best_arms(findings: Iterable[_Finding]) -> list[_Finding]:
@@ -154,9 +165,11 @@ def _field_at(loc: Loc, cls: type[Section], data: dict[str, Any]) -> tuple[type[
             break
         below = sections_below(info.annotation)
         following = loc[: depth + 2] if isinstance(loc[depth + 1], int) else loc[: depth + 1]
+        if not below:  # a key of a table of free keys: the field is the table
+            break
         table = value_at(data, following)
         table = table if isinstance(table, dict) else {}
-        owner = section_for(below, table).for_table(table) if below else None
+        owner = section_for(below, table).for_table(table)
     return owner, info
 
 
@@ -339,9 +352,10 @@ def _any_kind_of(arms: Sequence[Any]) -> str:
 def _arms_at(info: FieldInfo | None, loc: Loc) -> list[Any]:
     """What may stand at a place: the arms of its field, or of the items of the list that it is in."""
     arms = _arms(info.annotation) if info is not None else []
-    for part in reversed(loc):
-        if not isinstance(part, int):
-            break
+    tail = loc[max((i for i, part in enumerate(loc) if isinstance(part, str)), default=0) + 1 :]
+    if info is not None and _is_table(info):
+        arms = [value for arm in arms if len(get_args(arm)) > 1 for value in _arms(get_args(arm)[1])]
+    for _ in tail:
         arms = [item for arm in arms if get_origin(arm) is list for item in _arms(get_args(arm)[0])]
     return arms
 

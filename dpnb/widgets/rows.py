@@ -105,8 +105,14 @@ def note_html(spec: Spec, draft: Draft, problems: Sequence[Problem]) -> str:
         parts.append(f'<span class="dpnb-changed">Changed (default: {escape(default_words(spec))}).</span>')
     if spec.ui.path is not None and not problems:
         parts.append(_found_html(draft.get(spec.loc)))
-    parts += [problem_html(problem, spec.help) for problem in problems]
+    parts += [problem_html(problem, spec.help, _key_in(problem, spec)) for problem in problems]
     return " ".join(part for part in parts if part)
+
+
+def _key_in(problem: Problem, spec: Spec) -> str:
+    """Which key of a table of free keys a problem is about; "" elsewhere."""
+    below = problem.loc[len(spec.loc) :]
+    return below[0] if below and isinstance(below[0], str) else ""
 
 
 def default_words(spec: Spec) -> str:
@@ -123,12 +129,17 @@ def default_words(spec: Spec) -> str:
     return words if len(words) <= LONG_DEFAULT else f"{words[: LONG_DEFAULT - 3]}..."
 
 
-def problem_html(problem: Problem, shown: str = "") -> str:
-    """The validator's words as HTML, without a suggestion that only repeats the help `shown` above it."""
+def problem_html(problem: Problem, shown: str = "", key: str = "") -> str:
+    """The validator's words as HTML, without a suggestion that only repeats the help `shown` above it.
+
+    `key`: what it is about, where several keys share a field.
+    """
     meaning = re.fullmatch(r"\(Meaning: (.*?)\.*\)", problem.suggestion)
     repeats = meaning is not None and meaning[1] in shown
     words = problem.message if repeats else f"{problem.message} {problem.suggestion}".rstrip()
     words = escape(words[:1].upper() + words[1:])
+    if key:
+        words = f"<b>{escape(key)}</b>: {words}"
     return f'<span class="dpnb-{problem.severity}" role="alert">{words}</span>'
 
 

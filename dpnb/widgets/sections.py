@@ -143,7 +143,7 @@ class _Further:
 
 def _named(key: str | int, problem: Problem) -> str:
     """What is said of a key among others, with the key."""
-    return problem_html(problem) if key == FURTHER else f"<b>{escape(key)}</b>: {problem_html(problem)}"
+    return problem_html(problem, key="" if key == FURTHER else str(key))
 
 
 class NestedControl:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import Field, SecretStr, create_model
 
 from dpnb import toml
+from dpnb.errors import ConfigError
 from dpnb.schema.base import Section, Ui, one_of
 from dpnb.widgets.form import Form
 
@@ -128,6 +129,9 @@ def test_a_value_is_typed_shown_written_read_and_told_as_code(
         (datetime, "2026", "2026 is a whole number; expected a time such as 2026-01-31T12:30:00."),
         (time, "late", "'late' is a text; expected a time such as 12:30:00."),
         (dict[str, float], "first = half", "expected a table. Write one `key = value` a line, texts in"),
+        (dict[str, float], "first = 0.5\nlast = 'half'", "<b>last</b>: 'half' is a text; expected a number."),
+        (dict[str, Literal["a"] | int], "x = 'b'", "'b' is not known here; expected 'a' or a whole number."),
+        (dict[str, list[int]], "x = ['b']", "'b' is a text; expected a whole number."),
         (list[bool], "true, perhaps", "perhaps"),
     ],
     ids=str,
@@ -219,3 +223,11 @@ def test_bounds_units_and_help_of_an_own_section_are_shown() -> None:
     row(form).control.widget.value = "400"
     assert "300" in row(form).note.value
     form.close()
+
+
+def test_a_wrong_value_of_a_table_is_told_with_its_key_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[it]\nfirst = 0.5\nlast = [1, 'half']\n")
+    with pytest.raises(ConfigError) as caught:
+        toml.load(file, section(dict[str, float | list[int]]))
+    assert str(caught.value) == f"{file}:3:12: error: it.last[1]: 'half' is a text; expected a whole number."
