@@ -112,7 +112,7 @@ def free_port() -> int:
 
 
 def launch(
-    config: Path | str | Training,
+    config: Path | str | Training | RunConfig,
     dataset: Dataset | None = None,
     *,
     num_gpus: int | None = None,
@@ -126,7 +126,8 @@ def launch(
 ) -> Run:
     """Start training in the background and return at once with the run.
 
-    `config` is a training file, or a `Training` with its `Dataset` (else the file that it names is used).
+    `config` is a training file, or a `Training` with its `Dataset` (else the file that it names is used), or both as
+    they were loaded and edited.
     `num_gpus` is by default what one copy of the model takes: `pipeline_stages`; with a `hostfile` all its slots, with
     `slurm` what the job has. `resume` goes on with the newest run of `output_dir` (True) or the one of that name; None
     does what the file's resume_from_checkpoint says. `check` runs the preflight. `backend` "diffusion-pipe" trains
@@ -148,7 +149,7 @@ def launch(
         _clear(directory)
         info = ProcessInfo(run_id=uuid.uuid4().hex, cwd=str(Path.cwd()), started=time.time(), backend=backend)
         if folder is None:
-            _write_files(directory, loaded, from_objects=isinstance(config, Training))
+            _write_files(directory, loaded, own_dataset=not isinstance(config, Path | str))
             directory.write_status(Status(phase="starting"))
             info.argv = _trainer_command(directory, spread, directory.name if resume else None)
         else:
@@ -240,8 +241,10 @@ def _for_other_hosts(env: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load_config(config: Path | str | Training, dataset: Dataset | None = None) -> RunConfig:
+def load_config(config: Path | str | Training | RunConfig, dataset: Dataset | None = None) -> RunConfig:
     """The validated configuration behind `launch`'s arguments. Raises one `ConfigError` with all problems."""
+    if isinstance(config, RunConfig):
+        return config
     if not isinstance(config, Training):
         if dataset is not None:
             raise LaunchError(
@@ -299,15 +302,15 @@ def _clear(directory: RunDir) -> None:
         directory.clear_request(request)
 
 
-def _write_files(directory: RunDir, loaded: RunConfig, *, from_objects: bool) -> None:
-    """Put into the run directory what was asked for."""
+def _write_files(directory: RunDir, loaded: RunConfig, *, own_dataset: bool) -> None:
+    """Put into the run directory what was asked for; with `own_dataset` it names the dataset file beside it."""
     training = loaded.training.value
     write_text(directory.dataset_toml, without_secrets(loaded.dataset.text))
     for name, document in loaded.eval_datasets.items():
         write_text(directory.eval_toml(name), without_secrets(document.text))
-    if from_objects:
+    if own_dataset:
         written = training.model_copy(update={"dataset": str(directory.dataset_toml)})
-        write_text(directory.run_toml, toml.dump(written))
+        write_text(directory.run_toml, without_secrets(loaded.training.edited(written)))
     elif loaded.training.path.resolve() != directory.run_toml:
         write_text(directory.run_toml, without_secrets(loaded.training.text))
 

@@ -6,6 +6,7 @@ dpnb.restart(run, card)
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,25 @@ def restart(run: Run, card: Card | None = None) -> Run:
         raise RunError(f"{run.path} was not started by dpnb: start it again where it was started")
     directory = run.directory
     folder = info.cwd if info.backend == "trainer" else ""  # the other backends' files hold full paths
-    training = with_full_paths(toml.load(directory.run_toml, Training, paths=False).value, folder)
-    dataset = with_full_paths(toml.load(directory.dataset_toml, Dataset, paths=False).value, folder)
+    written = toml.load(directory.run_toml, Training, paths=False)
+    data_written = toml.load(directory.dataset_toml, Dataset, paths=False)
+    training, dataset = with_full_paths(written.value, folder), with_full_paths(data_written.value, folder)
     if card is not None:
         training = card.applied(training)
+    loaded = load_config(training, dataset)
+    loaded = replace(
+        loaded,
+        training=replace(loaded.training, text=written.edited(training)),  # a person's comments stay
+        dataset=replace(loaded.dataset, text=data_written.edited(dataset)),
+    )
     options = _options(info)
     processes = options.get("num_gpus")
     if processes is not None:  # else they run on other machines, of which little can be known here
-        found = preflight.check(load_config(training, dataset), processes, upstream=info.backend != "trainer")
+        found = preflight.check(loaded, processes, upstream=info.backend != "trainer")
         if errors_in(found):
             raise PreflightError(errors_in(found))
     resume = directory.name if directory.latest_checkpoint() is not None else False
-    return launch(training, dataset, resume=resume, check=False, **options)
+    return launch(loaded, resume=resume, check=False, **options)
 
 
 def _options(info: ProcessInfo) -> dict[str, Any]:

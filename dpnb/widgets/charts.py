@@ -41,6 +41,11 @@ def load_library() -> None:
     import bqplot  # noqa: F401
 
 
+def _marker(x: Floats) -> str | None:
+    """The mark on each point of a curve: a dot where it has only one, since a line takes two."""
+    return "circle" if len(x) == 1 else None
+
+
 def drawable(values: Floats, *, log: bool) -> Floats:
     """Values that bqplot can draw: infinity and, on a log axis, what is not positive become gaps.
 
@@ -283,7 +288,7 @@ class LineChart:
                 if position < len(curve.marks):
                     mark = curve.marks[position]
                     with mark.hold_sync():
-                        mark.x, mark.y, mark.opacities = x, y, opacities
+                        mark.x, mark.y, mark.opacities, mark.marker = x, y, opacities, _marker(x)
                 else:
                     curve.marks.append(self._line(curve, x, y, opacities))
                     added.append(curve.marks[-1])
@@ -298,6 +303,8 @@ class LineChart:
             opacities=opacities,
             stroke_width=1.8,
             line_style=curve.line_style,
+            marker=_marker(x),
+            marker_size=24,
         )
 
     def _make_figure(self, lines: Lines, ticks: tuple[list[float], list[float]]) -> None:

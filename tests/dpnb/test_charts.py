@@ -93,6 +93,16 @@ def test_points_are_appended(chart: LineChart) -> None:
     assert "1" in chart._head.value
 
 
+def test_a_single_point_is_seen(chart: LineChart) -> None:
+    chart.add("train", points([3.0]))
+    chart.draw()
+    (mark,) = chart._figure.marks
+    assert mark.marker == "circle"
+    chart.add("train", points([2.0], first_step=2))
+    chart.draw()
+    assert mark.marker is None
+
+
 def test_x_and_y_travel_in_one_message(chart: LineChart, monkeypatch: pytest.MonkeyPatch) -> None:
     chart.add("train", points([3.0, 2.0]))
     chart.draw()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dpnb.runs.process import Run
 from dpnb.runs.restart import restart
 from dpnb.runs.rundir import ProcessInfo, RunDir
 from dpnb.runs.triage import Card
+from dpnb.schema import Training
 
 TINY = Path(__file__).parents[2] / "trainer" / "tiny" / "flux"
 CARD = Card("GPU memory", "", "", "", {"optimizer.lr": 1e-5})
@@ -58,7 +60,8 @@ def test_it_goes_on_from_its_checkpoint_with_the_changes(ended: Run, launched: A
     (ended.path / "global_step4").mkdir()
     (ended.path / "latest").write_text("global_step4")
     assert restart(ended, CARD) == "the run"
-    ((training, dataset), options) = launched[0]
+    ((loaded,), options) = launched[0]
+    training, dataset = loaded.training.value, loaded.dataset.value
     assert training.optimizer.lr == 1e-5
     assert (training.output_dir, dataset.directory[0].path) == (str(tmp_path / "runs"), str(tmp_path / "pictures"))
     assert options == {"num_gpus": 2, "resume": ended.name, "check": False}
@@ -66,9 +69,21 @@ def test_it_goes_on_from_its_checkpoint_with_the_changes(ended: Run, launched: A
 
 def test_without_a_checkpoint_it_begins_anew(ended: Run, launched: Any) -> None:
     restart(ended)
-    ((training, _), options) = launched[0]
-    assert training.optimizer.lr != 1e-5
+    ((loaded,), options) = launched[0]
+    assert loaded.training.value.optimizer.lr != 1e-5
     assert options["resume"] is False
+
+
+def test_what_a_person_wrote_beside_the_keys_stays(ended: Run, launched: Any, tmp_path: Path) -> None:
+    for file in (ended.directory.run_toml, ended.directory.dataset_toml):
+        file.write_text(f"# my own words\n{file.read_text()}")
+    restart(ended, CARD)
+    ((loaded,), _) = launched[0]
+    assert loaded.training.text.startswith("# my own words\n")
+    assert "lr = 1e-05" in loaded.training.text
+    assert f'path = "{tmp_path / "pictures"}"' in loaded.dataset.text
+    assert loaded.dataset.text.startswith("# my own words\n")
+    assert toml.validate(tomllib.loads(loaded.training.text), Training)[0] == loaded.training.value
 
 
 def test_what_stops_a_start_is_said(ended: Run, launched: Any, tmp_path: Path) -> None:
