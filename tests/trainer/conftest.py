@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 from collections.abc import Callable
@@ -42,5 +44,23 @@ def run_training() -> Callable[..., subprocess.CompletedProcess[str]]:
             timeout=280,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def train_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Train a file in this process, as one that was launched alone: what a run does, without 20 s of starting it."""
+    from tests.trainer import small
+    from trainer import train
+
+    def run(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        small.alone()
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        argv, output, errors = ["--config", str(config), *arguments], io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            code = train.main(argv)
+        return subprocess.CompletedProcess(argv, code, output.getvalue(), errors.getvalue())
 
     return run

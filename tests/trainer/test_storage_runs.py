@@ -64,10 +64,10 @@ def test_two_stages_over_float8_give_the_losses_of_one(project: Project, run_tra
 
 
 def test_a_resume_over_float8_repeats_every_bit(
-    project: Project, run_training: Run, alone: RunDir, tmp_path: Path
+    project: Project, run_training: Run, train_here: Run, alone: RunDir, tmp_path: Path
 ) -> None:
     config = write(project, "float8-resumed", save_dtype="float8_e5m2", max_steps=STEPS_PER_EPOCH + 2)
-    done = run_training(config)
+    done = train_here(config)
     assert done.returncode == 0, done.stdout + done.stderr
     config = write(project, "float8-resumed", save_dtype="float8_e5m2")
     done = run_training(config, "--resume_from_checkpoint")

@@ -140,7 +140,9 @@ def varied_dataset(project: Project) -> str:
     return str(dataset)
 
 
-def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(project: Project, run_training: Run) -> None:
+def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(
+    project: Project, run_training: Run, train_here: Run
+) -> None:
     common = {
         "dataset": varied_dataset(project),
         "loss": Loss(weighting="sigma_sqrt", noise_offset=0.1),
@@ -152,7 +154,7 @@ def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(project: Projec
     found = {}
     for name, changes in spread.items():
         config = project.write(f"weighted-{name}", **(common | changes))
-        done = run_training(config, processes=1 if name == "alone" else 2)
+        done = train_here(config) if name == "alone" else run_training(config, processes=2)
         assert done.returncode == 0, done.stdout + done.stderr
         found[name] = scalars(only_run(config), "train/loss")
     assert len(found["alone"]) == STEPS_PER_EPOCH
@@ -160,7 +162,7 @@ def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(project: Projec
     assert found["by-stages"] == pytest.approx(found["alone"], rel=1e-3)
 
 
-def test_pairs_of_pictures_train_the_same_on_two_stages(project: Project, run_training: Run) -> None:
+def test_pairs_of_pictures_train_the_same_on_two_stages(project: Project, run_training: Run, train_here: Run) -> None:
     controls, dataset = project.root / "controls", project.root / "pairs-dataset.toml"
     controls.mkdir()
     for path in (project.root / "square").glob("*.png"):
@@ -171,7 +173,7 @@ def test_pairs_of_pictures_train_the_same_on_two_stages(project: Project, run_tr
     found = []
     for stages in (1, 2):
         config = project.write(f"pairs-{stages}", pipeline_stages=stages, **common)
-        done = run_training(config, processes=stages)
+        done = train_here(config) if stages == 1 else run_training(config, processes=stages)
         assert done.returncode == 0, done.stdout + done.stderr
         found.append(scalars(only_run(config), "train/loss"))
     assert len(found[0]) == 3
@@ -277,6 +279,7 @@ def losses_after_resume(run: RunDir, folder: Path) -> dict[int, float]:
 def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     project: Project,
     run_training: Run,
+    train_here: Run,
     started: Callable[..., subprocess.Popen[bytes]],
     reference: RunDir,
     tmp_path: Path,
@@ -284,7 +287,7 @@ def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     # Dropout, so that the test also covers the generators.
     common = {"epochs": 4, "adapter": LoraAdapter(rank=4, dropout=0.2), "lr_scheduler": "cosine", "warmup_steps": 3}
     whole = project.write("whole", **common)
-    done = run_training(whole)
+    done = train_here(whole)
     assert done.returncode == 0, done.stdout + done.stderr
     config = project.write("killed", **common)
     log = tmp_path / "console.log"
@@ -307,7 +310,9 @@ def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_all_that_a_run_remembers_survives_a_resume(project: Project, run_training: Run, tmp_path: Path) -> None:
+def test_all_that_a_run_remembers_survives_a_resume(
+    project: Project, run_training: Run, train_here: Run, tmp_path: Path
+) -> None:
     """Average, best evaluation, weighted losses, what is drawn for pictures, a dropout of LoKr's; and the folders."""
     common = {
         "dataset": varied_dataset(project),
@@ -323,9 +328,9 @@ def test_all_that_a_run_remembers_survives_a_resume(project: Project, run_traini
         "keep_last_n_saves": 2,
         "keep_last_n_checkpoints": 1,
     }
-    done = run_training(project.write("remembers", **common))
+    done = train_here(project.write("remembers", **common))
     assert done.returncode == 0, done.stdout + done.stderr
-    run_training(project.write("resumes", **common, max_steps=2 * STEPS_PER_EPOCH + 3))
+    train_here(project.write("resumes", **common, max_steps=2 * STEPS_PER_EPOCH + 3))
     config = project.write("resumes", **common)
     done = run_training(config, "--resume_from_checkpoint")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -349,7 +354,7 @@ def test_all_that_a_run_remembers_survives_a_resume(project: Project, run_traini
         assert all(torch.equal(first[name], average[name]) for name in first)
 
 
-def test_a_run_without_patience_ends_like_any_other(project: Project, run_training: Run) -> None:
+def test_a_run_without_patience_ends_like_any_other(project: Project, train_here: Run) -> None:
     config = project.write(
         "patience",
         epochs=50,
@@ -363,7 +368,7 @@ def test_a_run_without_patience_ends_like_any_other(project: Project, run_traini
         trigger_word="zorbi",
         sample=project.sample.model_copy(update={"prompts": [Prompt(text="a [trigger]")], "every_n_epochs": None}),
     )
-    done = run_training(config)
+    done = train_here(config)
     assert done.returncode == 0, done.stdout + done.stderr
     run = only_run(config)
     status = run.status()
@@ -381,7 +386,7 @@ def test_a_run_without_patience_ends_like_any_other(project: Project, run_traini
 
 @pytest.mark.parametrize("kind", [DoraAdapter, LohaAdapter])
 def test_other_adapters_train_in_bfloat16_and_are_trained_further(
-    kind: type[DoraAdapter | LohaAdapter], project: Project, run_training: Run
+    kind: type[DoraAdapter | LohaAdapter], project: Project, train_here: Run
 ) -> None:
     common = {
         "model": FluxModel(diffusers_path=str(model_dir()), dtype="bfloat16"),
@@ -390,12 +395,12 @@ def test_other_adapters_train_in_bfloat16_and_are_trained_further(
         "save_every_n_epochs": 1,
     }
     first = project.write(f"first-{kind.__name__}", adapter=kind(rank=4, dtype="float32"), **common)
-    done = run_training(first)
+    done = train_here(first)
     assert done.returncode == 0, done.stdout + done.stderr
     file = only_run(first).path / "epoch1" / "adapter_model.safetensors"
     more = kind(rank=4, dtype="float32", init_from_existing=str(file))
     second = project.write(f"second-{kind.__name__}", adapter=more, **common)
-    done = run_training(second)
+    done = train_here(second)
     assert done.returncode == 0, done.stdout + done.stderr
     before, after = scalars(only_run(first), "train/loss"), scalars(only_run(second), "train/loss")
     assert np.isfinite([*before.values(), *after.values()]).all()
@@ -446,7 +451,7 @@ def test_control_files_save_sample_and_quit(
     assert not run.request_file("save_quit").exists()
 
 
-def test_bfloat16_with_recomputed_activations_trains(project: Project, run_training: Run) -> None:
+def test_bfloat16_with_recomputed_activations_trains(project: Project, train_here: Run) -> None:
     config = project.write(
         "bfloat16",
         model=FluxModel(diffusers_path=str(model_dir()), dtype="bfloat16"),
@@ -456,7 +461,7 @@ def test_bfloat16_with_recomputed_activations_trains(project: Project, run_train
         save_every_n_epochs=1,
         save_dtype="bfloat16",
     )
-    done = run_training(config)
+    done = train_here(config)
     assert done.returncode == 0, done.stdout + done.stderr
     run = only_run(config)
     assert np.isfinite(list(scalars(run, "train/loss").values())).all()
