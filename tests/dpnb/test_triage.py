@@ -258,23 +258,6 @@ def test_a_full_disk(config, started, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_is_broken_and_a_card_that_resumes(config, started):
-    training, dataset = config
-    training.max_steps, training.checkpoint_every_n_epochs = 4, 1
-    run = started(training, dataset)
-    assert run.wait(120) == 0
-    assert diagnose(run) is None
-    checkpoint = run.directory.latest_checkpoint()
-    for file in checkpoint.rglob("*.pt"):
-        file.write_bytes(b"no checkpoint")
-    training.max_steps = 6
-    run = started(training, dataset, resume=run.name)
-    assert run.wait(120) == 1
-    card = diagnose(run)
-    assert (card.cause, card.resumes) == ("checkpoint", True)
-
-
-@pytest.mark.slow
 def test_a_missing_module_and_a_missing_model(config, started, tmp_path, monkeypatch):
     training, dataset = config
     broken = tmp_path / "modules" / "diffusers"
@@ -298,12 +281,13 @@ def test_a_missing_module_and_a_missing_model(config, started, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_one_rank_of_two_is_killed(config, started):
+def test_one_rank_of_two_is_killed_and_the_checkpoint_that_is_left_is_broken(config, started):
     """The real launcher waits half a minute for the others; the supervisor does not."""
     training, dataset = config
     training.micro_batch_size_per_gpu, training.epochs, training.max_steps = 2, 10000, None
+    training.checkpoint_every_n_epochs = 1
     run = started(training, dataset, num_gpus=2)
-    assert session.wait_until(lambda: run.status.step > 2, 120), run.log()
+    assert session.wait_until(lambda: run.status.step > 2 and run.directory.latest_checkpoint(), 120), run.log()
     ranks = {process.environ()["RANK"]: process for process in session.ranks(session.members(run.process))}
     start = time.monotonic()
     ranks["1"].kill()
@@ -314,3 +298,9 @@ def test_one_rank_of_two_is_killed(config, started):
     card = diagnose(run)
     assert (card.cause, card.title) == ("lost rank", "rank 1 was killed by SIGKILL, and not by dpnb")
     assert toml.load(run.directory.run_toml, Training, paths=False).value.epochs == 10000
+    for file in run.directory.latest_checkpoint().rglob("*.pt"):
+        file.write_bytes(b"no checkpoint")
+    run = started(training, dataset, resume=run.name)
+    assert run.wait(120) == 1
+    card = diagnose(run)
+    assert (card.cause, card.resumes) == ("checkpoint", True)
