@@ -281,13 +281,14 @@ def test_a_missing_module_and_a_missing_model(config, started, tmp_path, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # two launches
 def test_one_rank_of_two_is_killed_and_the_checkpoint_that_is_left_is_broken(config, started):
     """The real launcher waits half a minute for the others; the supervisor does not."""
     training, dataset = config
     training.micro_batch_size_per_gpu, training.epochs, training.max_steps = 2, 10000, None
     training.checkpoint_every_n_epochs = 1
     run = started(training, dataset, num_gpus=2)
-    assert session.wait_until(lambda: run.status.step > 2 and run.directory.latest_checkpoint(), 120), run.log()
+    assert session.wait_until(lambda: run.status.step > 2 and run.directory.latest_checkpoint(), 240), run.log()
     ranks = {process.environ()["RANK"]: process for process in session.ranks(session.members(run.process))}
     start = time.monotonic()
     ranks["1"].kill()
@@ -301,6 +302,6 @@ def test_one_rank_of_two_is_killed_and_the_checkpoint_that_is_left_is_broken(con
     for file in run.directory.latest_checkpoint().rglob("*.pt"):
         file.write_bytes(b"no checkpoint")
     run = started(training, dataset, resume=run.name)
-    assert run.wait(120) == 1
+    assert run.wait(240) == 1
     card = diagnose(run)
     assert (card.cause, card.resumes) == ("checkpoint", True)
