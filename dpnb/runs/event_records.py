@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -36,7 +37,7 @@ HEADER = struct.Struct("<QI")  # before a record: its length, and the check sum 
 FOOTER_BYTES = 4  # after it: the check sum of the record
 _AROUND = HEADER.size + FOOTER_BYTES
 _WINDOW = 128  # records that are looked at for a repetition, which may be half as long
-_FEWEST, _MOST = 256, 1 << 16  # records that a guess is about
+_FEWEST, _MOST = 4096, 1 << 16  # records that a guess is about
 
 
 def masked_crc(data: bytes) -> int:
@@ -80,8 +81,8 @@ def _repeated(data: bytes, at: int, recent: list[int]) -> Iterator[Ints]:
         lengths = np.tile(np.asarray(recent[-period:], np.int64), count // period)
         ends = at + np.cumsum(lengths + _AROUND)
         lengths = lengths[: np.searchsorted(ends, len(data), side="right")]
-        places = ends[: len(lengths), None] - lengths[:, None] - _AROUND
-        stated = np.ascontiguousarray(buffer[places + np.arange(8)]).view("<u8")[:, 0]
+        places = ends[: len(lengths)] - lengths - _AROUND
+        stated = sliding_window_view(buffer, 8)[places].view("<u8")[:, 0]
         right = stated == lengths
         if not right.all():
             lengths = lengths[: int(np.argmin(right))]
@@ -116,28 +117,39 @@ def plain_scalars(data: bytes, starts: Ints, lengths: Ints) -> tuple[dict[str, S
         if not _STEP_AT + 1 + _SHORTEST_TAIL <= size <= _LONGEST_RECORD:
             continue
         places = np.flatnonzero(sizes == size)
-        records = buffer[begins[places, None] + np.arange(size)]
-        for width in range(1, _WIDEST_STEP + 1):
-            tail_at = _STEP_AT + width
-            if size - tail_at < _SHORTEST_TAIL:
-                break
+        records = sliding_window_view(buffer, size)[begins[places]]
+        for width in _widths(records):
             fits = _fits(records, width, size)
-            if fits.any():
-                usual[places[fits]] = True
-                _by_tag(records[fits], places[fits], tail_at, found)
+            if not fits.any():
+                continue
+            usual[places[fits]] = True
+            if fits.all():
+                _by_tag(records, places, _STEP_AT + width, found)
+                break
+            _by_tag(records[fits], places[fits], _STEP_AT + width, found)
+            records, places = records[~fits], places[~fits]
     by_tag = {tag.decode("utf-8", "replace"): joined(parts) for tag, parts in found.items()}
     in_order = sorted(by_tag, key=lambda tag: int(by_tag[tag].places[0]))
     return {tag: by_tag[tag] for tag in in_order}, np.flatnonzero(~usual)
 
 
+def _widths(records: Bytes) -> list[int]:
+    """The widths that a step may have in these records, that of the last one first: most of them have it."""
+    size = records.shape[1]
+    widths = [w for w in range(1, _WIDEST_STEP + 1) if size - _STEP_AT - w >= _SHORTEST_TAIL]
+    last = next((w for w in widths if records[-1, _STEP_AT + w - 1] < 0x80), widths[0])
+    return [last, *(w for w in widths if w != last)]
+
+
 def _fits(records: Bytes, width: int, size: int) -> npt.NDArray[np.bool_]:
     """Which records have the usual form with a step of so many bytes."""
     tail_at = _STEP_AT + width
-    more = records[:, _STEP_AT:tail_at] >= 0x80  # set on all bytes of a varint but its last
     summary, value, tag = size - tail_at - 2, size - tail_at - 4, size - tail_at - 6 - 1 - _VALUE_BYTES
     expected = {0: 0x09, _STEP_AT - 1: 0x10, tail_at: 0x2A, tail_at + 1: summary, tail_at + 2: 0x0A}
     expected |= {tail_at + 3: value, tail_at + 4: 0x0A, tail_at + 5: tag, size - _VALUE_BYTES - 1: 0x15}
-    right = more[:, :-1].all(axis=1) & ~more[:, -1]
+    right = records[:, tail_at - 1] < 0x80  # as in the last byte of a varint, and in none before it
+    for at in range(_STEP_AT, tail_at - 1):
+        right &= records[:, at] >= 0x80
     for at, byte in expected.items():
         right &= records[:, at] == byte
     return right
@@ -145,12 +157,16 @@ def _fits(records: Bytes, width: int, size: int) -> npt.NDArray[np.bool_]:
 
 def _by_tag(records: Bytes, places: Ints, tail_at: int, found: dict[bytes, list[Scalars]]) -> None:
     """Read records of one form and add them to `found`."""
-    width = tail_at - _STEP_AT
     times = np.ascontiguousarray(records[:, 1 : 1 + _TIME_BYTES]).view("<f8")[:, 0]
-    groups = (records[:, _STEP_AT:tail_at] & 0x7F).astype(np.int64)
-    steps = (groups << (7 * np.arange(width))).sum(axis=1)
+    steps = np.zeros(len(records), np.int64)
+    for place in range(tail_at - _STEP_AT):
+        steps |= (records[:, _STEP_AT + place] & 0x7F).astype(np.int64) << (7 * place)
     values = np.ascontiguousarray(records[:, -_VALUE_BYTES:]).view("<f4")[:, 0].astype(np.float64)
     names = np.ascontiguousarray(records[:, tail_at + 6 : -_VALUE_BYTES - 1])
+    name = names[0]
+    if (names == name).all():
+        found.setdefault(name.tobytes(), []).append(Scalars(places, steps, times, values))
+        return
     left = np.arange(len(records))
     while len(left):  # once for each tag of this length, of which there are few
         name = names[left[0]]
