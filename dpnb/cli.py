@@ -21,8 +21,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dpnb import cli_cache, cli_config, cli_dryrun, cli_import, cli_new, cli_report, cli_runs, cli_tools
 from dpnb.errors import DpnbError
@@ -46,59 +47,80 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Command(argparse.ArgumentParser):
+    """The command line of one command, whose options are made when it is the one that was asked for."""
+
+    options: Callable[[argparse.ArgumentParser], object] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 - as argparse has it
+        """Make the options first, then do as argparse does."""
+        make, self.options = self.options, None
+        if make is not None:
+            make(self)
+        return super().parse_known_args(args, namespace)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dpnb", description="Fine-tune image and video diffusion models.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
 
-    def add(name: str, words: str) -> argparse.ArgumentParser:
+    def add(name: str, words: str, options: Callable[[argparse.ArgumentParser], object]) -> None:
         command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
         command.set_defaults(run=globals()[f"_{name}"])
-        return command
+        command.options = options
 
-    demo = add("demo", "train the embedded tiny model on a new concept, in minutes and without a download")
-    demo.add_argument("--out", type=Path, default=Path("dpnb-demo"), metavar="DIR", help="where everything goes")
-    demo.add_argument("--steps", type=_positive, help="training steps, to shorten or lengthen it")
-
-    lab = add("lab", "open JupyterLab on the notebooks")
-    lab.add_argument("--port", type=_positive, default=8888)
-    lab.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
-    lab.add_argument("--folder", type=Path, help="another folder than the notebooks that come with dpnb")
-
-    cli_new.add_arguments(add("new", "write a training and a dataset file to start from"))
-
-    cli_import.add_arguments(add("import", "turn another trainer's files into a training and a dataset file"))
-
-    cli_config.add_validate(add("validate", "check training and dataset files"))
-    cli_config.add_schema(add("schema", "list every key of a file, or write its JSON Schema"))
-
-    dryrun = add("dryrun", "show what the trainer would make of a dataset, without training")
-    cli_dryrun.add_arguments(dryrun, _positive)
-
-    cli_cache.add_arguments(add("cache", "show how large the cache is, and remove what no run needs"))
-
-    cli_runs.add_launch(add("launch", "start training in the background"), _positive)
-
-    runs = add("runs", "list runs")
-    runs.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR")
-
-    status = cli_runs.add_one_run(add("status", "show one run"))
-    status.add_argument("--json", action="store_true", help="for programs")
-
-    logs = cli_runs.add_one_run(add("logs", "show the end of a run's console"))
-    logs.add_argument("-n", type=int, default=40, metavar="N", dest="lines", help="number of lines")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows, until the run ends")
-
-    cli_report.add_arguments(cli_runs.add_one_run(add("report", "write a run as one HTML file that opens anywhere")))
-
-    cli_runs.add_stop(add("stop", "save and stop a run, and wait for it"))
-
-    cli_tools.add_sync(add("sync", "fetch the photos of a collection, with licence and author"), _positive)
-    cli_tools.add_duplicates(add("duplicates", "find pictures that are there twice, and move the lesser ones aside"))
-    cli_tools.add_repair(add("repair", "mend corrupt and misnamed pictures and captions; nothing is deleted"))
-    cli_tools.add_tag(add("tag", "caption pictures by a local model, in the background"), _positive)
-
-    cli_runs.add_queue(add("queue", "train one after the other, in the background"), _positive)
+    one_run, positive = cli_runs.add_one_run, _positive
+    add("demo", "train the embedded tiny model on a new concept, in minutes and without a download", _add_demo)
+    add("lab", "open JupyterLab on the notebooks", _add_lab)
+    add("new", "write a training and a dataset file to start from", cli_new.add_arguments)
+    add("import", "turn another trainer's files into a training and a dataset file", cli_import.add_arguments)
+    add("validate", "check training and dataset files", cli_config.add_validate)
+    add("schema", "list every key of a file, or write its JSON Schema", cli_config.add_schema)
+    words = "show what the trainer would make of a dataset, without training"
+    add("dryrun", words, lambda command: cli_dryrun.add_arguments(command, positive))
+    add("cache", "show how large the cache is, and remove what no run needs", cli_cache.add_arguments)
+    add("launch", "start training in the background", lambda command: cli_runs.add_launch(command, positive))
+    add("runs", "list runs", _add_runs)
+    add("status", "show one run", _add_status)
+    add("logs", "show the end of a run's console", _add_logs)
+    words = "write a run as one HTML file that opens anywhere"
+    add("report", words, lambda command: cli_report.add_arguments(one_run(command)))
+    add("stop", "save and stop a run, and wait for it", cli_runs.add_stop)
+    words = "fetch the photos of a collection, with licence and author"
+    add("sync", words, lambda command: cli_tools.add_sync(command, positive))
+    words = "find pictures that are there twice, and move the lesser ones aside"
+    add("duplicates", words, cli_tools.add_duplicates)
+    add("repair", "mend corrupt and misnamed pictures and captions; nothing is deleted", cli_tools.add_repair)
+    words = "caption pictures by a local model, in the background"
+    add("tag", words, lambda command: cli_tools.add_tag(command, positive))
+    words = "train one after the other, in the background"
+    add("queue", words, lambda command: cli_runs.add_queue(command, positive))
     return parser
+
+
+def _add_demo(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, default=Path("dpnb-demo"), metavar="DIR", help="where everything goes")
+    command.add_argument("--steps", type=_positive, help="training steps, to shorten or lengthen it")
+
+
+def _add_lab(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--port", type=_positive, default=8888)
+    command.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
+    command.add_argument("--folder", type=Path, help="another folder than the notebooks that come with dpnb")
+
+
+def _add_runs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR")
+
+
+def _add_status(command: argparse.ArgumentParser) -> None:
+    cli_runs.add_one_run(command).add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_logs(command: argparse.ArgumentParser) -> None:
+    cli_runs.add_one_run(command)
+    command.add_argument("-n", type=int, default=40, metavar="N", dest="lines", help="number of lines")
+    command.add_argument("-f", "--follow", action="store_true", help="go on as it grows, until the run ends")
 
 
 def _positive(text: str) -> int:
