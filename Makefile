@@ -10,7 +10,7 @@ demo: venv                 ## train a LoRA on drawn pictures and show what it le
 	$(BIN)/dpnb demo --out dpnb-demo
 
 test: venv chromium        ## run every test, the browser's too, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 lab: venv                  ## open JupyterLab on the notebooks
 	$(BIN)/dpnb lab

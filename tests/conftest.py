@@ -5,17 +5,31 @@ A file's tests share what its fixtures made, and two browsers at once would only
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+BROWSER = "tests/browser"
 
-@pytest.hookimpl(trylast=True)  # the browser's tests are marked by a conftest of their own
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests by file for pytest-xdist, and put those first that everything else would wait for."""
+    """Put those first that everything else would wait for."""
     long = {item.path for item in items if item.get_closest_marker("slow") is not None}
 
     def turn(item: pytest.Item) -> int:
-        return 0 if item.get_closest_marker("browser") is not None else 1 if item.path in long else 2
+        return 0 if item.nodeid.startswith(BROWSER) else 1 if item.path in long else 2
 
     items.sort(key=turn)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("browser" if turn(item) == 0 else item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's own; without it nothing is dealt out
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal out whole files, and the folder of the browser's as if it were one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return BROWSER if nodeid.startswith(BROWSER) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
