@@ -109,7 +109,7 @@ def test_kill_of_the_launcher_and_of_a_rank_leaves_nobody_waiting_for_it(stage):
     rank = next(process for process in stage.ranks(run) if process.environ()["LOCAL_RANK"] == "2")
     stage.launcher(run).kill()
     rank.kill()
-    assert session.wait_until(lambda: run.is_over, 5)
+    assert session.wait_until(lambda: run.is_over, 20)
     assert (run.state, run.process.lost_rank, run.process.lost_code) == ("failed", 2, -9)
     assert stage.members(run) == []
 
@@ -121,6 +121,7 @@ def test_kill_of_a_rank_is_a_failure_although_the_launcher_says_0(stage):
     assert run.state == "failed"
 
 
+@pytest.mark.flaky(reruns=1)  # the one promise of a time here; it takes 3.2 s, and another test may hold both cores
 def test_a_lost_rank_ends_the_others_within_5_seconds(stage):
     run = stage.start("stubborn", ranks=3)
     ranks = {process.environ()["LOCAL_RANK"]: process for process in stage.ranks(run)}
@@ -150,7 +151,7 @@ def test_a_rank_that_breaks_off_is_named(stage):
     time.sleep(1.2)
     rank = next(process for process in stage.ranks(run) if process.environ()["LOCAL_RANK"] == "0")
     rank.send_signal(signal.SIGUSR1)
-    assert session.wait_until(lambda: run.is_over, 5)
+    assert session.wait_until(lambda: run.is_over, 20)
     assert lost_words(run.process) == "rank 0 was killed by SIGUSR1"
 
 
