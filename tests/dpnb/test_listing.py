@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dpnb.dataset import listing
-from dpnb.dataset.listing import identity, list_folder, printable
+from dpnb.dataset.listing import identity, list_folder, printable, split_name
 from dpnb.dataset.scan import read_folders, scan, scan_folder
 from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, Directory, DirectorySettings
@@ -148,3 +148,8 @@ def test_what_is_not_there_has_no_identity(tmp_path: Path) -> None:
     assert identity(tmp_path) == identity(tmp_path / ".." / tmp_path.name)
     with pytest.raises(DatasetError, match=r"gone' cannot be read: No such file or directory\. Correct"):
         list_folder(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.b.PNG", "a", "a.", ".a", ".a.b", "a..b", "ä b.jpeg"])
+def test_stem_and_suffix_are_those_of_a_path(name):
+    assert split_name(name) == (Path(name).stem, Path(name).suffix)
