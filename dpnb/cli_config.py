@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
@@ -58,6 +59,8 @@ class Report(NamedTuple):
 
 def validate(arguments: argparse.Namespace) -> int:
     """Check files and print what is wrong with each; gives the exit code."""
+    # Looking for plugins, pydantic reads the metadata of every installed distribution.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     reports: dict[str, Report] = {}
     for file in arguments.files:
         for name, report in reports_of(file, paths=not arguments.no_paths).items():
@@ -174,7 +177,7 @@ def schema(arguments: argparse.Namespace) -> int:
 
 def rows(cls: type[Section], path: str = "", header: str = "(top)") -> Iterator[Row]:
     """Every key of a file, tables below their header: keys first, then the tables, each kind by itself."""
-    from dpnb.schema.base import section_types, sections_below, tag_of
+    from dpnb.schema.unions import section_types, sections_below, tag_of
 
     tables: list[tuple[str, FieldInfo]] = []
     for name, info in cls.model_fields.items():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dpnb.cli_arguments import positive
 from dpnb.errors import ConfigError, Problem
 from dpnb.plain_toml import loads
 
@@ -37,8 +38,8 @@ class _Set(NamedTuple):
     batch: Batch
 
 
-def add_arguments(command: argparse.ArgumentParser, positive: Callable[[str], int]) -> None:
-    """The command line of `dpnb dryrun`. `positive`: the type of a whole number above 0."""
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The command line of `dpnb dryrun`."""
     command.add_argument("file", type=Path, metavar="FILE", help="dataset file or training file")
     command.add_argument("--model", metavar="TYPE", help="family; default: the training file's, else flux")
     command.add_argument("--micro-batch", type=positive, metavar="N", help="examples on one GPU; default: as above, 1")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dpnb.cli_arguments import add_one_run
+
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """The arguments of `dpnb report`, besides those that name the run."""
+    """The arguments of `dpnb report`."""
+    add_one_run(command)
     command.add_argument("-o", "--out", type=Path, default=Path("report.html"), metavar="FILE", help="the HTML file")
 
 

@@ -6,24 +6,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpnb.cli_arguments import add_one_run, positive, shell_code
 from dpnb.errors import LaunchError, errors_in
 
 if TYPE_CHECKING:
     from dpnb.runs.process import Run
 
-SHELL_SIGNAL_BASE = 128
 _FOLLOW_SECONDS = 0.3
-
-Number = Callable[[str], int]
-
-
-def shell_code(code: int) -> int:
-    """An exit code as a shell knows it: a signal n is 128 + n."""
-    return code if code >= 0 else SHELL_SIGNAL_BASE - code
 
 
 def _attach(arguments: argparse.Namespace) -> Run:
@@ -32,21 +24,14 @@ def _attach(arguments: argparse.Namespace) -> Run:
     return Run.attach(arguments.name, root=arguments.root)
 
 
-def add_one_run(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments that name a run."""
-    command.add_argument("name", nargs="?", default="latest", metavar="RUN")
-    command.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="where to look for it")
-    return command
-
-
 # --- launch ----------------------------------------------------------------------------------------------------------
 
 
-def add_launch(launch: argparse.ArgumentParser, number: Number) -> None:
+def add_launch(launch: argparse.ArgumentParser) -> None:
     """Arguments of `dpnb launch`."""
     launch.add_argument("file", type=Path, metavar="FILE", help="training file")
     launch.add_argument("--wait", action="store_true", help="show progress and exit with the code of the run")
-    launch.add_argument("--num-gpus", type=number, metavar="N", help="processes; default: pipeline_stages")
+    launch.add_argument("--num-gpus", type=positive, metavar="N", help="processes; default: pipeline_stages")
     launch.add_argument(
         "--resume", nargs="?", const=True, metavar="NAME", help="go on with the newest run, or this one"
     )
@@ -121,12 +106,22 @@ def _check(arguments: argparse.Namespace) -> int:
 # --- one run, and all ------------------------------------------------------------------------------------------------
 
 
+def add_runs(command: argparse.ArgumentParser) -> None:
+    """Arguments of `dpnb runs`."""
+    command.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR")
+
+
 def runs(arguments: argparse.Namespace) -> int:
     """`dpnb runs`."""
     from dpnb.runs.process import runs as table
 
     print(table(arguments.folder))
     return 0
+
+
+def add_status(command: argparse.ArgumentParser) -> None:
+    """Arguments of `dpnb status`."""
+    add_one_run(command).add_argument("--json", action="store_true", help="for programs")
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -148,6 +143,13 @@ def status(arguments: argparse.Namespace) -> int:
     for export in run.exports():
         print(f"saved: {export}")
     return 0
+
+
+def add_logs(command: argparse.ArgumentParser) -> None:
+    """Arguments of `dpnb logs`."""
+    add_one_run(command)
+    command.add_argument("-n", type=int, default=40, metavar="N", dest="lines", help="number of lines")
+    command.add_argument("-f", "--follow", action="store_true", help="go on as it grows, until the run ends")
 
 
 def logs(arguments: argparse.Namespace) -> int:
@@ -174,6 +176,13 @@ def logs(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_stop(stopping: argparse.ArgumentParser) -> None:
+    """Arguments of `dpnb stop`."""
+    how = add_one_run(stopping).add_mutually_exclusive_group()
+    how.add_argument("--now", action="store_true", help="by a signal at once, instead of by its control file")
+    how.add_argument("--kill", action="store_true", help="end it without saving")
+
+
 def stop(arguments: argparse.Namespace) -> int:
     """`dpnb stop`: counts down to the next, harder means, and says in the end what was saved."""
     from dpnb.runs.progress import Countdown, ending
@@ -192,17 +201,10 @@ def stop(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_stop(stopping: argparse.ArgumentParser) -> None:
-    """Arguments of `dpnb stop`."""
-    how = add_one_run(stopping).add_mutually_exclusive_group()
-    how.add_argument("--now", action="store_true", help="by a signal at once, instead of by its control file")
-    how.add_argument("--kill", action="store_true", help="end it without saving")
-
-
 # --- the queue -------------------------------------------------------------------------------------------------------
 
 
-def add_queue(parser: argparse.ArgumentParser, number: Number) -> None:
+def add_queue(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dpnb queue`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -213,15 +215,15 @@ def add_queue(parser: argparse.ArgumentParser, number: Number) -> None:
 
     add = action("add", "put training files at its end, and start it")
     add.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    add.add_argument("--num-gpus", type=number, metavar="N")
+    add.add_argument("--num-gpus", type=positive, metavar="N")
     add.add_argument("--gpus", metavar="0,1", help="the GPUs to use; runs on others go on beside them")
     action("list", "show what waits, runs and is over")
     action("start", "go on with what waits, after a restart of the machine")
     cancel = action("cancel", "take out what waits, or save and stop what runs")
-    cancel.add_argument("number", type=number, nargs="+", metavar="N")
+    cancel.add_argument("number", type=positive, nargs="+", metavar="N")
     move = action("move", "let one that waits come earlier or later")
-    move.add_argument("number", type=number, metavar="N")
-    move.add_argument("place", type=number, metavar="PLACE", help="1 is next")
+    move.add_argument("number", type=positive, metavar="N")
+    move.add_argument("place", type=positive, metavar="PLACE", help="1 is next")
 
 
 def queue(arguments: argparse.Namespace) -> int:

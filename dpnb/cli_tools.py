@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from dpnb.cli_arguments import positive
 from dpnb.cli_cache import size_words
 from dpnb.errors import DpnbError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from dpnb.tools.aside import Change, Tool
     from dpnb.tools.duplicates import Duplicates
 
-Number = Callable[[str], int]
 _SHOWN = 20  # so many of a kind, without --all
 _PROGRESS_EVERY = 50
 
@@ -189,7 +188,7 @@ def _group_words(found: Duplicates) -> list[str]:
 # --- tag -------------------------------------------------------------------------------------------------------------
 
 
-def add_tag(command: argparse.ArgumentParser, number: Number) -> None:
+def add_tag(command: argparse.ArgumentParser) -> None:
     """The command line of `dpnb tag`."""
     from dpnb.dataset.tagged import DEFAULT_LONGEST_PX, DEFAULT_TOKENS, TAG_STEPS
 
@@ -203,9 +202,9 @@ def add_tag(command: argparse.ArgumentParser, number: Number) -> None:
     command.add_argument("--short-prompt", metavar="PROMPT", help="and for the short one")
     command.add_argument("--write", choices=("long", "short"), help="the caption for the .txt file; default: long")
     tokens = f"the longest caption; default: {DEFAULT_TOKENS}"
-    command.add_argument("--max-new-tokens", type=number, metavar="N", help=tokens)
+    command.add_argument("--max-new-tokens", type=positive, metavar="N", help=tokens)
     longest = f"the model sees no longer side than this; default: {DEFAULT_LONGEST_PX}"
-    command.add_argument("--longest-px", type=number, metavar="N", help=longest)
+    command.add_argument("--longest-px", type=positive, metavar="N", help=longest)
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default: a GPU where there is one")
     what = command.add_mutually_exclusive_group()
     what.add_argument("--wait", action="store_true", help="show progress until it is done")
@@ -248,7 +247,7 @@ def _job(arguments: argparse.Namespace) -> Any:  # noqa: ANN401 - a TagJob, of a
 # --- sync ------------------------------------------------------------------------------------------------------------
 
 
-def add_sync(command: argparse.ArgumentParser, number: Number) -> None:
+def add_sync(command: argparse.ArgumentParser) -> None:
     """The command line of `dpnb sync`."""
     from dpnb.tools import DEFAULT_LEAST_PX
 
@@ -258,11 +257,11 @@ def add_sync(command: argparse.ArgumentParser, number: Number) -> None:
     command.add_argument("collection", metavar="COLLECTION", help="its id, or the address of its page")
     command.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="its raw/ gets the photos")
     least = f"pixels; smaller photos are passed over; default: {DEFAULT_LEAST_PX}"
-    command.add_argument("--min-width", type=number, default=DEFAULT_LEAST_PX, metavar="N", help=least)
-    command.add_argument("--min-height", type=number, default=DEFAULT_LEAST_PX, metavar="N", help="likewise")
+    command.add_argument("--min-width", type=positive, default=DEFAULT_LEAST_PX, metavar="N", help=least)
+    command.add_argument("--min-height", type=positive, default=DEFAULT_LEAST_PX, metavar="N", help="likewise")
     short = "let the host scale larger photos down to this shorter side; default: as they are"
-    command.add_argument("--short-side", type=number, metavar="N", help=short)
-    command.add_argument("--most", type=number, metavar="N", help="so many new photos at most")
+    command.add_argument("--short-side", type=positive, metavar="N", help=short)
+    command.add_argument("--most", type=positive, metavar="N", help="so many new photos at most")
     command.add_argument("--api", metavar="URL", help="another address of the API, such as a proxy of your own")
     command.add_argument("--json", action="store_true", help="for programs")
 

@@ -13,11 +13,12 @@ from typing import NamedTuple
 from dpnb.importers import eri, transformer_lab
 from dpnb.reference_words import default_cell, escape, marks, meaning_cell, type_cell
 from dpnb.schema import foreign, foreign_dataset, foreign_training, pytorch_optimizers
-from dpnb.schema.base import Section, arm_of, help_of, section_types, sections_below, tag_of, ui_of
+from dpnb.schema.base import Section, help_of, ui_of
 from dpnb.schema.dataset import Dataset, DirectorySettings
 from dpnb.schema.families.base import FamilyFacts, ModelSection
-from dpnb.schema.model import FACTS, MODELS
+from dpnb.schema.model import FACTS, model_of
 from dpnb.schema.training import Training
+from dpnb.schema.unions import arm_of, section_types, sections_below, tag_of
 
 _OF_ALL_CLASSES = ("gradient_release", "beta2_half_life")  # diffusion-pipe's own, for any optimizer
 
@@ -173,7 +174,7 @@ def _facts() -> Iterator[str]:
         "type", "model", "needs", "sides", "frames", "fps", "pairs", "adapters", "in diffusion-pipe", "all weights",
         "swaps", "captions encoded",
     )  # fmt: skip
-    yield from _table(head, [_fact_cells(model, FACTS[arm_of(model)]) for model in MODELS])
+    yield from _table(head, [_fact_cells(model_of(family), facts) for family, facts in FACTS.items()])
 
 
 def _fact_cells(model: type[ModelSection], facts: FamilyFacts) -> tuple[str, ...]:

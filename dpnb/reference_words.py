@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from dpnb.schema.base import Section, Ui, help_of, ui_of
+from dpnb.schema.unions import section_types
 from dpnb.toml.write import inline
 
 _TEXTS = {
@@ -82,7 +83,7 @@ def _words(annotation: Any, limits: Mapping[str, float], text: str) -> str:  # n
         return _list_words(_words(get_args(annotation)[0], {}, text), limits)
     if origin is Literal:
         return ", ".join(f"`{inline(choice)}`" for choice in get_args(annotation))
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+    if section_types(annotation):
         return "table"
     names = {bool: "true or false", int: "whole number", float: "number", str: text, SecretStr: "text", dict: "table"}
     name = names[annotation if annotation in names else origin]

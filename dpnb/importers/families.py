@@ -17,9 +17,9 @@ from dpnb.importers.draft import Draft, has_field
 from dpnb.importers.source import Node
 from dpnb.schema.base import ui_of
 from dpnb.schema.families.base import ModelSection
-from dpnb.schema.model import FACTS, MODELS
+from dpnb.schema.model import FACTS, FAMILIES, model_of
 
-SECTIONS: dict[str, type[ModelSection]] = {str(m.model_fields["type"].default): m for m in MODELS}
+SECTIONS: dict[str, type[ModelSection]] = {family: model_of(family) for family in FAMILIES}
 SINGLE_FILE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/(.+\.safetensors)")

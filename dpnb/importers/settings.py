@@ -10,9 +10,10 @@ from dpnb.importers.draft import Draft, has_field
 from dpnb.importers.families import takes
 from dpnb.importers.source import Node, as_number
 from dpnb.schema import pytorch_optimizers
-from dpnb.schema.base import Section, section_for, tag_of
+from dpnb.schema.base import Section
 from dpnb.schema.model import FACTS
 from dpnb.schema.optimizer import NAMED, OPTIMIZERS, OtherOptimizer
+from dpnb.schema.unions import section_for, tag_of
 
 DTYPES = {
     "bf16": "bfloat16",

@@ -12,10 +12,9 @@ from dpnb.errors import ConfigError, Problem
 from dpnb.presets.memory import Fit, fit
 from dpnb.presets.table import MEMORIES_GB, ROWS, Row
 from dpnb.schema.adapter import LoraAdapter
-from dpnb.schema.base import tag_of
 from dpnb.schema.dataset import Dataset, Directory
 from dpnb.schema.families.base import TextEncoder
-from dpnb.schema.model import MODELS
+from dpnb.schema.model import model_of
 from dpnb.schema.optimizer import AdamW, AdamW8bit
 from dpnb.schema.sample import Prompt, Sampling
 from dpnb.schema.training import Training
@@ -126,7 +125,7 @@ def preset(
 
 
 def _model(found: Preset, model_dir: Path | str | None) -> Any:  # noqa: ANN401 - the section of any family
-    section = next(model for model in MODELS if tag_of(model) == found.family)
+    section = model_of(found.family)
     folder = Path(found.folder if model_dir is None else model_dir)
     values: dict[str, Any] = {**found.row.model}
     for key, file in found.row.paths.items():

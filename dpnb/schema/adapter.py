@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from dpnb.schema.base import WHOLE, Dtype, Section, Ui, one_of
+from dpnb.schema.base import WHOLE, Dtype, Section, Ui
+from dpnb.schema.unions import one_of
 
 
 class FusedAdapter(Section):

@@ -3,37 +3,26 @@
 A key, its type, bounds, default, unit and help text stand in one place: a field of a Section. The string literal
 under the field is its help, `Field(ge=...)` its bounds, and a `Ui` marker in the annotation says what a type cannot
 (unit, kind of path, when it applies). Form, TOML comment, tooltip, message and trainer all read that one field.
-What is not here: rules across fields (rules.py), positions in a file (dpnb/toml).
+What is not here: unions of sections (unions.py), rules across fields (rules.py), positions in a file (dpnb/toml).
 
 Whoever checks a file waits for this package to load, so it puts off what it can: help is read when it is asked for
-(help_texts.py), validators are built for the tables that a file has, and the files that declare sections do without
-`from __future__ import annotations`, since pydantic would compile the text of each annotation anew.
+(help_texts.py), validators are built for the tables that a file has, families are imported when they are named
+(unions.py), and the files that declare sections do without `from __future__ import annotations`, since pydantic would
+compile the text of each annotation anew.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, Union, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
 
 from dpnb.schema.help_texts import texts_of_module, texts_of_running_source
 
 PathKind = Literal["dir", "file", "path", "output_dir", "pictures"]
 Pending = Literal["", "ignored", "refused"]
-OTHER = "other"  # the arm of a union by `type` that takes every type which no other arm names
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +86,7 @@ class Section(BaseModel):
 
     ours: ClassVar[bool] = False
     pending: ClassVar[Pending] = ""
-    help_from: ClassVar[type[Section] | None] = None
+    help_from: ClassVar[type[BaseModel] | None] = None
 
     model_config = ConfigDict(
         extra="forbid",
@@ -132,7 +121,7 @@ class Section(BaseModel):
         return None
 
     @classmethod
-    def for_table(cls, table: Mapping[str, Any]) -> type[Section]:
+    def for_table(cls, table: Mapping[str, Any]) -> "type[Section]":
         """The section that has the keys of a table of this one: itself, unless the table's `type` decides on them."""
         del table
         return cls
@@ -150,58 +139,6 @@ def help_of(section: type[Section], name: str) -> str:
     owners = [*section.__mro__, *(section.help_from.__mro__ if section.help_from is not None else ())]
     texts += [text for cls in owners if (text := texts_of_module(cls.__module__).get(cls.__qualname__, {}).get(name))]
     return " ".join(texts[0].split()) if texts else ""
-
-
-def one_of(*sections: type[Section], other: type[Section] | None = None) -> Any:  # noqa: ANN401 - a typing form
-    """The union of sections told apart by their `type` key; of one section that section itself.
-
-    `other` takes every type that none of the sections has; their own types are then matched in any case.
-    """
-    if len(sections) == 1 and other is None:
-        return sections[0]
-    arms = sections if other is None else (*sections, other)
-    return Annotated[Union[arms], _ByType(arms)]  # noqa: UP007 - a tuple
-
-
-@dataclass(frozen=True)
-class _ByType:
-    """How pydantic is to read a union of sections: by the `type` of the table, looking at that one section alone.
-
-    pydantic's own discriminated union prepares a validator for every arm, which of 25 families takes longer than all
-    else that checking a file does. Places and kinds of the errors are the same.
-    """
-
-    sections: tuple[type[Section], ...]
-
-    @cached_property
-    def arms(self) -> dict[str, type[Section]]:
-        """The sections by what they are called in the union."""
-        return {arm_of(section): section for section in self.sections}
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        del source, handler
-        return core_schema.tagged_union_schema(
-            {tag: _when_needed(section) for tag, section in self.arms.items()},
-            discriminator=self._arm if OTHER in self.arms else "type",
-        )
-
-    def _arm(self, data: Any) -> str:  # noqa: ANN401 - a table or a section
-        tag = data.get("type") if isinstance(data, dict) else getattr(data, "type", None)
-        return tag.lower() if isinstance(tag, str) and tag.lower() in self.arms else OTHER
-
-
-def _when_needed(section: type[Section]) -> CoreSchema:
-    """A schema that stands for a section's own until the first value comes."""
-
-    def in_full(_: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        section.model_rebuild()
-        return handler(section.__pydantic_core_schema__)
-
-    return core_schema.no_info_plain_validator_function(
-        section.model_validate,
-        ref=f"{section.__module__}.{section.__qualname__}:{id(section)}",  # gives it a definition of its own
-        metadata={"pydantic_js_functions": [in_full]},
-    )
 
 
 def ui_of(info: FieldInfo) -> Ui:
@@ -231,45 +168,6 @@ def _inner_markers(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - any typi
 def is_unset(info: FieldInfo, value: object) -> bool:
     """True for the empty path of a key that may be left out: people leave `transformer_path = ''` in their files."""
     return value == "" and not info.is_required() and info.default is None and ui_of(info).path is not None
-
-
-def section_types(annotation: Any) -> list[type[Section]]:  # noqa: ANN401 - any typing form
-    """The Section classes that an annotation admits: one, the members of a union, or none."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    if get_origin(annotation) is Annotated:
-        return section_types(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return [s for arm in get_args(annotation) for s in section_types(arm)]
-    return []
-
-
-def sections_below(annotation: Any) -> list[type[Section]]:  # noqa: ANN401 - any typing form
-    """The Section classes that an annotation admits directly or as items of a list."""
-    return section_types(annotation) or [s for arm in get_args(annotation) for s in sections_below(arm)]
-
-
-def tag_of(section: type[Section]) -> str | None:
-    """The value of `type` that tells a section apart in a union; None for a section whose type is not one alone."""
-    info = section.model_fields.get("type")
-    if info is None or not isinstance(info.default, str):
-        return None
-    return info.default if get_args(info.annotation) == (info.default,) else None
-
-
-def arm_of(section: type[Section]) -> str:
-    """What a section is called in a union by `type`: its type, or `OTHER` for the one that takes any other."""
-    return tag_of(section) or OTHER
-
-
-def section_for(kinds: Sequence[type[Section]], data: Mapping[str, Any]) -> type[Section]:
-    """The section that a table means by its `type`; else the one that takes any other type, or the first."""
-    named = data.get("type")
-    for kind in kinds:
-        if (tag := tag_of(kind)) is not None and isinstance(named, str) and tag in (named, named.lower()):
-            return kind
-    open_kinds = [kind for kind in kinds if tag_of(kind) is None] if len(kinds) > 1 and named is not None else []
-    return (open_kinds or list(kinds))[0]
 
 
 def texts_as_tables(value: Any, section: type[Section]) -> Any:  # noqa: ANN401 - anything that a TOML file can hold

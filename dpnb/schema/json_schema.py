@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from dpnb.schema.base import Section, help_of, sections_below, tag_of, ui_of
+from dpnb.schema.base import Section, help_of, ui_of
+from dpnb.schema.unions import sections_below, tag_of
 
 Node: TypeAlias = dict[str, Any]
 _PYTHONS_OWN = ("discriminator", "format", "writeOnly", "title")

@@ -1,16 +1,19 @@
 """The [model] table: the union of all families, and the facts of each by its type.
 
-A family is one file in dpnb/schema/families and one line here. The dry run, the forms and the trainer read `FACTS`; a
-test holds the trainer's own registry (trainer/families) to the families whose section is not pending.
+A family is one file in dpnb/schema/families and one line here; its file is imported when it is asked for. The dry run,
+the forms and the trainer read `FACTS`; a test holds the trainer's own registry (trainer/families) to the families
+whose section is not pending.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import TypeAlias
 
-from dpnb.schema.base import one_of
 from dpnb.schema.families.base import FamilyFacts, ModelSection
+from dpnb.schema.unions import one_of_files
 
 FAMILIES = (
     "flux",
@@ -32,28 +35,44 @@ FAMILIES = (
     "ideogram4",
     "krea2",
     "wan",
-    "hunyuan_video",
+    "hunyuan-video",
     "hunyuan_video_15",
-    "ltx_video",
+    "ltx-video",
     "ltx2",
     "cosmos",
     "minimax_h3",
 )
-"""The files of the families, in the order of a form."""
+"""The types of the families, in the order of a form. That of hunyuan-video stands in families/hunyuan_video.py."""
 
 
-def _section(family: str) -> type[ModelSection]:
-    """The [model] table that a family's file defines."""
-    defined = vars(import_module(f"dpnb.schema.families.{family}")).values()
+@cache
+def model_of(family: str) -> type[ModelSection]:
+    """The [model] table of a family. Raises `KeyError` for one that is not known."""
+    if family not in FAMILIES:
+        raise KeyError(family)
+    module = import_module(f"dpnb.schema.families.{family.replace('-', '_')}")
     (section,) = (
         value
-        for value in defined
-        if isinstance(value, type) and issubclass(value, ModelSection) and value.__module__.endswith(f".{family}")
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, ModelSection) and value.__module__ == module.__name__
     )
     return section
 
 
-MODELS: tuple[type[ModelSection], ...] = tuple(map(_section, FAMILIES))
-Model: TypeAlias = one_of(*MODELS)  # type: ignore[valid-type]
+Model: TypeAlias = one_of_files(FAMILIES, model_of)  # type: ignore[valid-type]
 
-FACTS: dict[str, FamilyFacts] = {str(model.model_fields["type"].default): model.facts for model in MODELS}
+
+class _Facts(Mapping[str, FamilyFacts]):
+    """The facts of each family, from its section."""
+
+    def __getitem__(self, family: str) -> FamilyFacts:
+        return model_of(family).facts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FAMILIES)
+
+    def __len__(self) -> int:
+        return len(FAMILIES)
+
+
+FACTS: Mapping[str, FamilyFacts] = _Facts()

@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from pydantic_core import PydanticCustomError
 
 from dpnb.schema import pytorch_optimizers
-from dpnb.schema.base import Pending, Section, Ui, one_of, tag_of
+from dpnb.schema.base import Pending, Section, Ui
+from dpnb.schema.unions import one_of, tag_of
 
 # --- keys that several optimizers have -------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from dpnb.errors import Loc, Problem
 from dpnb.schema.base import Pending, Section, ui_of
 from dpnb.schema.dataset import Dataset, Directory, DirectorySettings
-from dpnb.schema.model import FACTS, MODELS
+from dpnb.schema.model import FACTS, FAMILIES, model_of
 from dpnb.schema.training import Training
 
 _LEAVE_OUT = "Remove it, or keep it for dpnb's own trainer."
@@ -52,7 +52,7 @@ def _ours(value: Section, loc: Loc = ()) -> Iterator[Loc]:
 def _refused_training(t: Training) -> Iterator[Problem]:
     facts = FACTS[t.model.type]
     if t.model.ours:
-        others = ", ".join(tag for tag in FACTS if not next(m for m in MODELS if m.facts is FACTS[tag]).ours)
+        others = ", ".join(family for family in FAMILIES if not model_of(family).ours)
         yield _error(("model", "type"), f"diffusion-pipe does not train {facts.title}.", f"It trains {others}.")
     elif t.adapter is not None and not t.adapter.ours and t.adapter.type not in facts.upstream_adapters:
         message = f"diffusion-pipe does not train '{t.adapter.type}' adapters of {facts.title}."
@@ -158,7 +158,7 @@ def _kind_problem(loc: Loc, section: Section) -> Problem:
     if not isinstance(kind, str):
         return _problem(loc, section.pending)
     if loc == ("model",):
-        trained = ", ".join(tag for tag, model in zip(FACTS, MODELS, strict=True) if not model.pending)
+        trained = ", ".join(family for family in FAMILIES if not model_of(family).pending)
         message = f"'{kind}' is not trained by dpnb's own trainer yet."
         return _error((*loc, "type"), message, f"It trains {trained}; diffusion-pipe reads this file as it is.")
     return _problem((*loc, "type"), section.pending, f"'{kind}' is")

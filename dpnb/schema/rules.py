@@ -15,9 +15,6 @@ from typing import Any
 from dpnb.errors import Loc, Problem
 from dpnb.schema.base import FLOAT8, Section, ui_of
 from dpnb.schema.families.base import TextEncoder
-from dpnb.schema.families.cosmos_predict2 import CosmosPredict2Model
-from dpnb.schema.families.minimax_h3 import MinimaxH3Model
-from dpnb.schema.families.wan import WanModel
 from dpnb.schema.model import FACTS
 from dpnb.schema.optimizer import GenericOptim
 from dpnb.schema.sample import Prompt, Sampling
@@ -271,7 +268,7 @@ _WAN_HALVES = {
 
 
 def _timesteps_make_sense(t: Training) -> Iterator[Problem]:
-    if isinstance(t.model, WanModel):
+    if t.model.type == "wan":
         if t.model.min_t >= t.model.max_t:
             yield error(
                 ("model", "min_t"), f"{t.model.min_t} is not below max_t = {t.model.max_t}.", "Swap or mend the two."
@@ -284,7 +281,7 @@ def _timesteps_make_sense(t: Training) -> Iterator[Problem]:
                 "seems to be Wan 2.2 A14B, which has one network for noisy and one for clean timesteps.",
                 _WAN_HALVES[half],
             )
-    if isinstance(t.model, MinimaxH3Model) and t.model.cfg > 1 and t.pipeline_stages > 1:
+    if t.model.type == "minimax_h3" and t.model.cfg > 1 and t.pipeline_stages > 1:
         yield error(
             ("model", "cfg"),
             f"above 1 does not go together with pipeline_stages = {t.pipeline_stages}.",
@@ -293,7 +290,7 @@ def _timesteps_make_sense(t: Training) -> Iterator[Problem]:
 
 
 def _text_encoder_options_apply(t: Training) -> Iterator[Problem]:
-    if not isinstance(t.model, CosmosPredict2Model):
+    if t.model.type not in ("cosmos_predict2", "anima"):
         return
     if t.model.t5_path and t.model.llm_path:
         yield warning(("model", "llm_path"), "has no effect because t5_path is set.", "Remove one of the two.")

@@ -9,7 +9,6 @@ from dpnb.errors import Problem
 from dpnb.schema.base import Section
 from dpnb.schema.dataset import Dataset, DirectorySettings, settings_of
 from dpnb.schema.families.base import FamilyFacts
-from dpnb.schema.families.wan import WanModel
 from dpnb.schema.model import FACTS
 from dpnb.schema.rules import error, warning
 from dpnb.schema.training import Training
@@ -85,7 +84,7 @@ def _sides(s: DirectorySettings) -> list[float]:
 
 
 def _image_to_video_has_clips(t: Training, d: Dataset) -> Iterator[Problem]:
-    if not isinstance(t.model, WanModel):
+    if t.model.type != "wan":
         return
     # The last word counts, which stands nearest to the file. TI2V is trained on pictures as well as on clips.
     kinds = _WAN_KINDS.findall((t.model.ckpt_path + (t.model.transformer_path or "")).lower())

@@ -15,13 +15,14 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from dpnb.errors import ConfigError, Loc, Problem, errors_in
-from dpnb.schema.base import Section, is_unset, section_for, sections_below, texts_as_tables, ui_of
+from dpnb.schema.base import Section, is_unset, texts_as_tables, ui_of
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.paths import check_model_folder, check_paths_at, kind_of_path
 from dpnb.schema.rules import check_training
 from dpnb.schema.rules_dataset import check_dataset
 from dpnb.schema.rules_pair import check_pair
 from dpnb.schema.training import EvalDataset, Training
+from dpnb.schema.unions import section_for, sections_below
 from dpnb.toml.places import nearest_place, places
 from dpnb.toml.secrets import masked, warnings_of
 from dpnb.toml.syntax import parse, read

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from dpnb.errors import ConfigError, Loc, Problem
-from dpnb.schema.base import Section, sections_below, ui_of
+from dpnb.schema.base import Section, ui_of
+from dpnb.schema.unions import sections_below
 from dpnb.toml.places import value_at
 from dpnb.toml.text import TomlText
 from dpnb.toml.write import block, differs, inline, keys_of

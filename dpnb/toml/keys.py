@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from functools import cache
 
 from dpnb.errors import Loc
-from dpnb.schema.base import Section, section_types, sections_below, tag_of, ui_of
+from dpnb.schema.base import Section, ui_of
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.families.base import ALIKE, ModelSection
 from dpnb.schema.pytorch_optimizers import Signature
 from dpnb.schema.training import Training
+from dpnb.schema.unions import section_types, sections_below, tag_of
 
 _MANY_TRAINERS = 2
 _MANY_TABLES = 2

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from dpnb.errors import Loc, Problem
-from dpnb.schema.base import Section, section_for, section_types, sections_below, tag_of
+from dpnb.schema.base import Section
+from dpnb.schema.unions import OTHER, Kinds, section_for, section_types, sections_below, tag_of
 
 Check = Callable[[dict[str, Any]], list[Problem]]
 
 
-def untyped(data: dict[str, Any], cls: type[Section], loc: Loc = ()) -> Iterator[tuple[Loc, list[type[Section]]]]:
+def untyped(data: dict[str, Any], cls: type[Section], loc: Loc = ()) -> Iterator[tuple[Loc, Kinds]]:
     """Every table without a `type` that one of its kinds has, with those kinds."""
     for name, value in data.items():
         info = cls.model_fields.get(name)
@@ -36,12 +37,11 @@ def untyped(data: dict[str, Any], cls: type[Section], loc: Loc = ()) -> Iterator
                 yield here, kinds
 
 
-def _is_known(table: dict[str, Any], kinds: Sequence[type[Section]]) -> bool:
-    tags = [tag_of(kind) for kind in kinds]
-    if not any(tags):
+def _is_known(table: dict[str, Any], kinds: Kinds) -> bool:
+    if set(kinds.names) == {OTHER}:
         return True
     named = table.get("type")
-    return isinstance(named, str) and (named in tags or None in tags)
+    return isinstance(named, str) and (named in kinds.names or OTHER in kinds.names)
 
 
 def kinds_that_fit(found: dict[str, list[Problem]]) -> list[str]:

@@ -13,8 +13,9 @@ from functools import cache
 from typing import Any
 
 from dpnb.errors import Loc, Problem
-from dpnb.schema.base import Section, sections_below, ui_of
+from dpnb.schema.base import Section, ui_of
 from dpnb.schema.training import Training
+from dpnb.schema.unions import sections_below
 
 HIDDEN = "***"
 _NAMES = re.compile(r"(?:^|_)(?:key|token|apikey|secret|password)(?:$|_)", re.IGNORECASE)
@@ -30,7 +31,7 @@ _RANDOM = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{20,}")
 def is_secret(loc: Loc, value: object) -> bool:
     """Whether a value at a key of a file is a secret."""
     name = next((part for part in reversed(loc) if isinstance(part, str)), "")
-    if name in _secret_keys():
+    if _NAMES.search(name) and name in _secret_keys():
         return value not in ("", None)
     if not isinstance(value, str):
         return False

@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from dpnb.errors import Loc, Problem
-from dpnb.schema.base import Section, arm_of, help_of, section_for, section_types, sections_below, tag_of
+from dpnb.schema.base import Section, help_of
+from dpnb.schema.unions import arm_of, section_for, section_types, sections_below, tag_of
 from dpnb.toml.keys import any_of, did_you_mean, where_it_belongs
 from dpnb.toml.kinds import kinds_that_fit, of_each_kind, untyped, wrong_for_all
 from dpnb.toml.places import value_at

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, get_args, get_origin
 
-from dpnb.schema.base import tag_of
+from dpnb.schema.unions import tag_of
 from dpnb.widgets.controls import Codec
 from dpnb.widgets.further import show_further
 from dpnb.widgets.shapes import Shape, Spec

@@ -15,10 +15,11 @@ from typing import Any, Final, TypeAlias
 from pydantic import SecretStr
 
 from dpnb.errors import Loc, Problem
-from dpnb.schema.base import Section, arm_of, section_for, tag_of
+from dpnb.schema.base import Section
 from dpnb.schema.families.base import FamilyFacts
 from dpnb.schema.model import FACTS
 from dpnb.schema.paths import check_paths
+from dpnb.schema.unions import arm_of, section_for, tag_of
 from dpnb.toml import validate
 from dpnb.widgets.applies import family_allows
 from dpnb.widgets.further import own_keys, read_further

@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import SecretStr
 
 from dpnb.errors import ConfigError, Problem
-from dpnb.schema.base import Section, section_for, sections_below, ui_of
+from dpnb.schema.base import Section, ui_of
+from dpnb.schema.unions import section_for, sections_below
 from dpnb.toml import Document, dump
 from dpnb.toml.edit import save
 from dpnb.toml.secrets import without_secrets

@@ -12,7 +12,8 @@ from typing import Any
 import ipywidgets as w
 
 from dpnb.errors import Loc, Problem
-from dpnb.schema.base import Section, arm_of, tag_of
+from dpnb.schema.base import Section
+from dpnb.schema.unions import arm_of, tag_of
 from dpnb.widgets.controls import Host
 from dpnb.widgets.further import FURTHER, is_open, own_keys, show_further
 from dpnb.widgets.look import close_tree, escape, set_class

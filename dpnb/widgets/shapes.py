@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from dpnb.errors import Loc
 from dpnb.schema.base import Section, Ui, help_of, ui_of
+from dpnb.schema.unions import section_types
 
 _SCALARS: dict[Any, str] = {
     bool: "bool",
@@ -84,8 +85,8 @@ def _shape_of_arm(arm: Any) -> Shape:  # noqa: ANN401 - any typing form
         return Shape(frozenset({_SCALARS[arm]}), optional=False)
     if origin is Literal:
         return Shape(frozenset({"choice"}), optional=False, choices=arguments)
-    if isinstance(arm, type) and issubclass(arm, Section):
-        return Shape(frozenset({"section"}), optional=False, sections=(arm,))
+    if kinds := section_types(arm):
+        return Shape(frozenset({"section"}), optional=False, sections=tuple(kinds))
     if origin in (list, Sequence):
         return _of_items("list", shape_of(arguments[0] if arguments else Any))
     if origin in (dict, Mapping) and (not arguments or arguments[0] is str):

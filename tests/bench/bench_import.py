@@ -49,7 +49,7 @@ def main() -> None:
         rows = {
             name: median_seconds(
                 lambda code=code: subprocess.run(
-                    [sys.executable, "-c", code, *command], check=True, stdout=subprocess.DEVNULL
+                    [sys.executable, "-c", code, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder
                 ),
                 repeats=9,
             )

@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from dpnb.schema.base import Section
+from dpnb.schema.unions import section_types
 from dpnb.toml.write import differs, inline, keys_of
 
 # --- objects ---------------------------------------------------------------------------------------------------------
@@ -37,8 +38,8 @@ def strategy(annotation: Any, metadata: tuple[Any, ...] = ()) -> st.SearchStrate
         arms = [arm for arm in get_args(annotation) if arm is not type(None)]
         found = st.one_of([strategy(arm, metadata) for arm in arms])
         return found if len(arms) == len(get_args(annotation)) else st.none() | found
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return sections(annotation)
+    if kinds := section_types(annotation):
+        return st.one_of([sections(kind) for kind in kinds])
     return _scalars(annotation, bounds)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dpnb.schema import AdamW, LoraAdapter, Training
-from dpnb.schema.base import tag_of
 from dpnb.schema.families.base import TextEncoder
-from dpnb.schema.model import MODELS
+from dpnb.schema.model import FACTS, model_of
 
-FAMILIES = {str(tag_of(model)): model for model in MODELS}
+FAMILIES = {family: model_of(family) for family in FACTS}
 
 
 def complete_model(family: str, **changes: Any) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dpnb import cli, demo, presets, toml
+from dpnb import cli_start, demo, presets, toml
 from dpnb.cli import main
 from dpnb.errors import LaunchError
 from dpnb.runs import progress, session
@@ -255,12 +255,12 @@ def test_how_a_bad_end_is_told(tmp_path):
 
 def test_lab_listens_on_this_machine_alone(monkeypatch, tmp_path):
     started = []
-    monkeypatch.setattr(cli.os, "execv", lambda path, argv: started.append(argv))
+    monkeypatch.setattr(cli_start.os, "execv", lambda path, argv: started.append(argv))
     main(["lab", "--port", "1234", "--no-browser", "--folder", str(tmp_path)])
     (argv,) = started
     assert argv[1:6] == ["-m", "jupyterlab", "--ip=127.0.0.1", "--port=1234", f"--ServerApp.root_dir={tmp_path}"]
     assert ("--allow-root" in argv) is (os.geteuid() == 0)
-    assert cli.notebooks_folder().is_dir()
+    assert cli_start.notebooks_folder().is_dir()
 
 
 def test_demo_says_what_of_the_trainer_failed():

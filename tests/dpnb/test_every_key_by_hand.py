@@ -16,7 +16,8 @@ from pydantic import SecretStr, ValidationError
 from dpnb import toml
 from dpnb.errors import Loc
 from dpnb.schema import Dataset, Directory, Training
-from dpnb.schema.base import Section, tag_of
+from dpnb.schema.base import Section
+from dpnb.schema.unions import tag_of
 from dpnb.widgets.cards import SectionListControl
 from dpnb.widgets.controls import ChoiceControl, EitherControl
 from dpnb.widgets.form import Form

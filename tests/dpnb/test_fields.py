@@ -8,7 +8,8 @@ import pytest
 from pydantic import ConfigDict, SecretStr
 
 from dpnb.schema import Dataset, Training
-from dpnb.schema.base import Section, Ui, one_of
+from dpnb.schema.base import Section, Ui
+from dpnb.schema.unions import one_of
 from dpnb.widgets import controls, fields
 from dpnb.widgets.fields import Kind, every_field, kind_of
 from dpnb.widgets.form import Form

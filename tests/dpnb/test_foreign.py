@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpnb.schema.base import Section, sections_below
+from dpnb.schema.base import Section
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.foreign import (
     AI_TOOLKIT,
@@ -20,6 +20,7 @@ from dpnb.schema.foreign import (
     rows,
 )
 from dpnb.schema.training import Training
+from dpnb.schema.unions import sections_below
 
 TRAINERS = (KOHYA, MUSUBI, AI_TOOLKIT, ERI, ONETRAINER, TRANSFORMER_LAB, DIFFUSERS)
 FILES: tuple[tuple[File, type[Section]], ...] = (("training", Training), ("dataset", Dataset))

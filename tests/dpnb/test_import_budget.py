@@ -9,6 +9,8 @@ import time
 import pytest
 
 import dpnb
+from dpnb.toml import dump
+from tests.dpnb.every_family import training
 
 HEAVY = ("torch", "deepspeed", "diffusers", "transformers", "trainer", "ipywidgets", "bqplot", "numpy")
 
@@ -37,7 +39,10 @@ def test_import_takes_under_a_tenth_of_a_second_over_bare_python():
     ("statement", "banned"),
     [
         ("import dpnb", (*HEAVY, "pydantic", "tomlkit", "psutil")),
-        ("import dpnb.cli; dpnb.cli._parser().parse_args(['tag', 'x'])", (*HEAVY, "pydantic", "tomlkit", "psutil")),
+        (
+            "import dpnb.cli; dpnb.cli._parser(['tag', 'x']).parse_args(['tag', 'x'])",
+            (*HEAVY, "pydantic", "tomlkit", "psutil"),
+        ),
         ("import dpnb.runs.rundir, dpnb.errors", (*HEAVY, "pydantic", "tomlkit", "psutil")),
         ("import dpnb.runs.supervisor", (*HEAVY, "pydantic", "tomlkit")),
         ("import dpnb; dpnb.runs; dpnb.Run", (*HEAVY, "pydantic", "tomlkit")),
@@ -46,6 +51,15 @@ def test_import_takes_under_a_tenth_of_a_second_over_bare_python():
 )
 def test_what_is_not_loaded(statement, banned):
     assert not loaded_after(statement) & set(banned)
+
+
+def test_a_file_is_checked_without_the_families_that_it_does_not_name(tmp_path):
+    (tmp_path / "run.toml").write_text(dump(training(family="sdxl")))
+    argv = ["validate", "--no-paths", str(tmp_path / "run.toml")]
+    code = f"import dpnb.cli, sys; assert dpnb.cli.main({argv}) == 0; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    families = {name for name in loaded if name.startswith("dpnb.schema.families.")}
+    assert families == {"dpnb.schema.families.base", "dpnb.schema.families.sdxl"}
 
 
 def test_public_names_are_sorted_and_listed():

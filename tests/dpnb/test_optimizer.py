@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from dpnb.schema import Section
-from dpnb.schema.base import section_types, tag_of, ui_of
+from dpnb.schema.base import ui_of
 from dpnb.schema.optimizer import NAMED, AdamW, AdamWOptimi, GenericOptim, Optimizer, OtherOptimizer, Sgd
 from dpnb.schema.pytorch_optimizers import beyond_files, names, signature
+from dpnb.schema.unions import section_types, tag_of
 from dpnb.toml import dump, validate
 
 NAMED_TYPES = [tag for section in NAMED if (tag := tag_of(section))]

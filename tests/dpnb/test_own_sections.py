@@ -12,7 +12,8 @@ from pydantic import Field, SecretStr, create_model
 
 from dpnb import toml
 from dpnb.errors import ConfigError
-from dpnb.schema.base import Section, Ui, one_of
+from dpnb.schema.base import Section, Ui
+from dpnb.schema.unions import one_of
 from dpnb.widgets.form import Form
 
 

@@ -10,7 +10,7 @@ import pytest
 from dpnb.errors import ConfigError, errors_in
 from dpnb.schema import Dataset, Directory, DoraAdapter, LohaAdapter, LokrAdapter, LoraAdapter, Training
 from dpnb.schema.base import Section, ui_of
-from dpnb.schema.model import FACTS, MODELS
+from dpnb.schema.model import FACTS, model_of
 from dpnb.schema.profiles import not_here, not_here_in_dataset, not_upstream
 from dpnb.toml import dump
 from tests.dpnb.every_family import FAMILIES, training
@@ -129,7 +129,7 @@ def test_dump_for_diffusion_pipe_says_everything_before_it_writes():
 
 
 def test_what_our_trainer_does_with_each_family():
-    for model in MODELS:
+    for model in map(model_of, FAMILIES):
         family = str(model.model_fields["type"].default)
         changes = {"diffusers_path": "x"} if family == "sd15" else {}
         found = [problem for problem in not_here(training(changes, family=family)) if problem.loc == ("model", "type")]

@@ -13,9 +13,10 @@ from dpnb import reference
 from dpnb.importers import eri, transformer_lab
 from dpnb.reference_words import default_cell, escape, meaning_cell, type_cell
 from dpnb.schema import Dataset, Training, foreign, pytorch_optimizers
-from dpnb.schema.base import InputDir, Section, Ui, arm_of, sections_below, ui_of
+from dpnb.schema.base import InputDir, Section, Ui, ui_of
 from dpnb.schema.model import FACTS
 from dpnb.schema.optimizer import OPTIMIZERS
+from dpnb.schema.unions import arm_of, sections_below
 
 PAGE = reference.page()
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| `")]

@@ -316,7 +316,8 @@ def test_rules_of_the_training_file(values, said):
 
 
 def test_what_a_family_takes(monkeypatch):
-    monkeypatch.setitem(rules.FACTS, "flux", FamilyFacts("Toy", adapters=("lokr",), full_finetune=False))
+    toy = FamilyFacts("Toy", adapters=("lokr",), full_finetune=False)
+    monkeypatch.setattr(rules, "FACTS", {**rules.FACTS, "flux": toy})
     assert [str(p) for p in check_training(training())] == [
         "error: adapter.type: Toy does not take lora. Use one of: lokr."
     ]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, ValidationError
 
+from dpnb import schema
 from dpnb.schema import (
     AdamW,
     Dataset,
@@ -22,19 +23,11 @@ from dpnb.schema import (
     families,
     settings_of,
 )
-from dpnb.schema.base import (
-    InputFile,
-    help_of,
-    one_of,
-    section_types,
-    sections_below,
-    tag_of,
-    texts_as_tables,
-    ui_of,
-    walk,
-)
-from dpnb.schema.model import FACTS, FAMILIES, MODELS
+from dpnb.schema.base import InputFile, help_of, texts_as_tables, ui_of, walk
+from dpnb.schema.model import FACTS, FAMILIES, model_of
 from dpnb.schema.training import EvalDataset, batch_size_for
+from dpnb.schema.unions import one_of, one_of_files, section_types, sections_below, tag_of
+from dpnb.toml.secrets import is_secret
 from dpnb.toml.words import _meaning
 from tests.dpnb.every_family import training
 
@@ -97,13 +90,28 @@ def test_a_marker_names_a_sibling_and_values_it_can_have(section, name):
 
 
 def test_tags_are_unique_and_every_family_has_facts():
-    assert {tag_of(model) for model in MODELS} == set(FACTS)
+    assert [tag_of(model_of(family)) for family in FAMILIES] == list(FACTS)
+    with pytest.raises(KeyError, match=r"^'fluks'$"):
+        FACTS["fluks"]
     files = {file.stem for file in Path(families.__file__).parent.glob("*.py")}
-    assert files - {"__init__", "base"} == set(FAMILIES)
+    assert files - {"__init__", "base"} == {family.replace("-", "_") for family in FAMILIES}
     for section in all_sections():
         for info in section.model_fields.values():
             tags = [tag_of(kind) for kind in section_types(info.annotation) if tag_of(kind)]
             assert len(set(tags)) == len(tags)
+
+
+def test_the_name_of_a_key_for_a_secret_speaks_of_it():
+    secret = [name for section in all_sections() for name, info in section.model_fields.items() if ui_of(info).secret]
+    assert secret == ["wandb_api_key"]
+    assert all(is_secret((name,), "x") for name in secret)
+
+
+def test_the_families_can_be_had_from_the_package():
+    assert schema.FluxModel is model_of("flux")
+    assert {model_of(family).__name__ for family in FAMILIES} <= set(dir(schema))
+    with pytest.raises(AttributeError, match=r"^module 'dpnb.schema' has no attribute 'FluksModel'$"):
+        schema.FluksModel  # noqa: B018
 
 
 def test_a_folder_may_say_every_general_key_for_itself():
@@ -187,6 +195,23 @@ def test_sections_of_an_annotation():
     assert sections_below(fields["size"].annotation) == []
     assert (tag_of(One), tag_of(Whole)) == ("one", None)
     assert one_of(One) is One
+
+
+def test_a_section_of_a_file_of_its_own_is_found_when_its_type_is_named():
+    found = []
+
+    def find(tag):
+        found.append(tag)
+        return {"one": One, "two": Two}[tag]
+
+    class Late(Section):
+        part: one_of_files(("one", "two"), find)
+
+    assert sections_below(Late.model_fields["part"].annotation).names == ("one", "two")
+    assert found == []
+    assert Late(part={"type": "two", "number": 2.0}).part == Two(number=2.0)
+    assert set(found) == {"two"}
+    assert section_types(Late.model_fields["part"].annotation) == [One, Two]
 
 
 def test_markers_merge_and_the_outer_one_wins():

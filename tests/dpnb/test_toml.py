@@ -15,8 +15,9 @@ from pydantic import Field, field_validator
 
 from dpnb.errors import ConfigError, Problem, errors_in
 from dpnb.schema import FACTS, Dataset, Section, Training
-from dpnb.schema.base import help_of, one_of, tag_of, ui_of
+from dpnb.schema.base import help_of, ui_of
 from dpnb.schema.optimizer import NAMED
+from dpnb.schema.unions import one_of, tag_of
 from dpnb.toml import check, dump, load, load_run, validate
 from dpnb.toml.keys import any_of
 from tests.dpnb.drawn import sections

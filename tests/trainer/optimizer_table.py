@@ -26,8 +26,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import dpnb.schema
-from dpnb.schema.base import tag_of
 from dpnb.schema.optimizer import NAMED
+from dpnb.schema.unions import tag_of
 
 FILE = Path(dpnb.schema.__file__).with_name("pytorch_optimizers.json")
 Table = dict[str, dict[str, list[Any]] | str]

@@ -13,7 +13,7 @@ from torch import Tensor
 from dpnb.errors import ConfigError
 from dpnb.schema import DoraAdapter, LohaAdapter, LokrAdapter, LoraAdapter
 from dpnb.schema.adapter import ADAPTERS
-from dpnb.schema.base import tag_of
+from dpnb.schema.unions import tag_of
 from tests.trainer import small
 from trainer import adapters
 from trainer.families.flux import Flux

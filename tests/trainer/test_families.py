@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from dpnb.schema import FluxModel
-from dpnb.schema.base import tag_of
-from dpnb.schema.model import MODELS
+from dpnb.schema.model import FAMILIES, model_of
 from trainer import families
 from trainer.families import base
 from trainer.families.flux import Flux
@@ -22,7 +21,7 @@ FOLDER = Path(inspect.getfile(families)).parent
 
 
 def test_schema_and_registry_name_the_same_families() -> None:
-    assert families.FAMILIES.keys() == {tag_of(section) for section in MODELS if not section.pending}
+    assert families.FAMILIES.keys() == {family for family in FAMILIES if not model_of(family).pending}
 
 
 def test_the_registry_needs_no_torch() -> None:

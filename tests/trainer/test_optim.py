@@ -19,9 +19,9 @@ from torch import nn
 from dpnb.errors import ConfigError
 from dpnb.runs.rundir import RunDir
 from dpnb.schema import AdamW, AdamW8bit, Section, Sgd
-from dpnb.schema.base import tag_of
 from dpnb.schema.optimizer import NAMED, AdamWOptimi, OtherOptimizer, StableAdamW
 from dpnb.schema.pytorch_optimizers import LIBRARY, names, signature
+from dpnb.schema.unions import tag_of
 from tests.trainer import optimizer_table, small
 from tests.trainer.two_stages import micro_batches
 from trainer import checkpoint, engine, objective, optim, schedules
