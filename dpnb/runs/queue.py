@@ -25,9 +25,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from dpnb import toml
 from dpnb.errors import DpnbError, RunError
 from dpnb.runs.process import Run
-from dpnb.runs.rundir import read_json, write_text
+from dpnb.runs.rundir import RunDir, find_runs, read_json, write_text
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.training import Training
 
@@ -42,7 +43,10 @@ _OPEN: tuple[EntryState, ...] = ("waiting", "starting", "running")
 
 @dataclass(slots=True)
 class Entry:
-    """One run to be. `gpus`: numbers of the GPUs it may use, None for all. `run`: its directory, once it has one."""
+    """One run to be. `gpus`: numbers of the GPUs it may use, None for all. `run`: its directory, once it has one.
+
+    `since`: when its start began, in seconds since the epoch.
+    """
 
     number: int
     config: str
@@ -52,6 +56,7 @@ class Entry:
     state: EntryState = "waiting"
     run: str = ""
     error: str = ""
+    since: float = 0.0
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Entry:
@@ -228,8 +233,7 @@ class Queue:
             with self._changing() as entries:
                 for entry in entries:
                     if entry.state == "starting":
-                        entry.state = "failed"
-                        entry.error = "the queue was killed while it started this run: look in its output_dir"
+                        _take_up(entry, {other.run for other in entries})
             while self._turn():
                 time.sleep(_POLL_SECONDS)
         return True
@@ -242,7 +246,7 @@ class Queue:
                     entry.state = state
             chosen = _next(entries)
             if chosen is not None:
-                chosen.state = "starting"
+                chosen.state, chosen.since = "starting", time.time()
                 entries.remove(chosen)
                 first = next((i for i, entry in enumerate(entries) if entry.state == "waiting"), len(entries))
                 entries.insert(first, chosen)  # what has started stands before what waits
@@ -290,6 +294,31 @@ def _next(entries: list[Entry]) -> Entry | None:
                 return entry
             ahead.append(entry)
     return None
+
+
+def _take_up(entry: Entry, taken: set[str]) -> None:
+    """Go on with an entry whose start was cut off by the end of the worker: with its run if there is one by now."""
+    try:
+        output_dir = toml.load(Path(entry.cwd, entry.config), Training, paths=False).value.output_dir
+        begun = [run for run in find_runs(Path(entry.cwd, output_dir)) if _began(run) >= entry.since]
+    except (DpnbError, OSError):  # its file has become wrong since: starting it says what is
+        begun = []
+    begun = [run for run in begun if str(run.path) not in taken]
+    if len(begun) > 1:
+        names = ", ".join(run.name for run in begun)
+        entry.state = "failed"
+        words = "the queue was killed while it started this run, and it may be any of these in its output_dir"
+        entry.error = f"{words}: {names}"
+    elif begun:
+        entry.state, entry.run = "running", str(begun[0].path)
+    else:
+        entry.state = "waiting"
+
+
+def _began(run: RunDir) -> float:
+    """When a run was started, in seconds since the epoch; 0 of one that never was."""
+    info = run.process()
+    return 0.0 if info is None else info.started or 0.0
 
 
 def _launch(entry: Entry) -> tuple[str, str]:

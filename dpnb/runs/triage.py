@@ -108,11 +108,13 @@ def card_of(
         host = next(cause for cause in CAUSES if cause.name == "host memory")
         kills = f"the kernel killed {info.memory_kills} process(es) of this machine meanwhile for want of memory"
         return _card(host, "; ".join(filter(None, (lost_words(info), kills))), training, resumes=resumes)
-    if clear is None and causes and not (info is not None and _was_killed(info)):
+    # Ranks that lose touch when all is killed at once say so before they go; nobody is left to write down the end.
+    cut_off = info is not None and info.ended is None and [cause.name for cause, _ in causes] == ["NCCL"]
+    if clear is None and causes and not cut_off and not (info is not None and _was_killed(info)):
         clear = causes[0]
     if clear is not None:
         return _card(*clear, training, resumes=resumes)
-    return _without_words(lines, info, resumes=resumes)
+    return _without_words([] if cut_off else lines, info, resumes=resumes)
 
 
 def _after_last_step(log: list[str]) -> list[str]:

@@ -21,6 +21,7 @@ from dpnb.runs import queue as queues
 from dpnb.runs import session
 from dpnb.runs.process import Run
 from dpnb.runs.queue import Entry, Queue
+from dpnb.runs.rundir import find_runs
 from dpnb.schema.training import Training
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -154,6 +155,54 @@ def test_one_after_the_other_whatever_becomes_of_one(in_process, config):
     assert states(line) == [(1, "stopped"), (3, "stopped"), (2, "failed")]
     assert "epochz: unknown key" in line.entries()[2].error
     assert line.wait(0)
+
+
+class Killed(BaseException):
+    """What happens to a worker."""
+
+
+def cut_off(line: Queue, monkeypatch: pytest.MonkeyPatch, *, launches: int) -> None:
+    """Kill the worker after so many launches of its first entry, and let another one look at what is left."""
+    launch = queues._launch
+
+    def start(entry: Entry) -> None:
+        for _ in range(launches):
+            launch(entry)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queues, "_launch", start)
+        with pytest.raises(Killed):
+            line.work()
+    assert states(line) == [(1, "starting")]
+    with monkeypatch.context() as patch:
+        patch.setattr(Queue, "_turn", lambda self: False)
+        assert line.work()
+
+
+def test_a_start_that_was_cut_off_is_taken_up(in_process, config, monkeypatch):
+    in_process.add(config)
+    cut_off(in_process, monkeypatch, launches=0)
+    assert states(in_process) == [(1, "waiting")]
+    cut_off(in_process, monkeypatch, launches=1)
+    assert states(in_process) == [(1, "running")]
+    (run,) = in_process.runs()
+    assert run.state in ("starting", "running")
+
+
+def test_a_start_that_may_be_one_of_two_runs_is_named(in_process, config, monkeypatch):
+    in_process.add(config)
+    cut_off(in_process, monkeypatch, launches=2)
+    (entry,) = in_process.entries()
+    runs = find_runs(config[0].output_dir)
+    assert entry.state == "failed"
+    assert entry.error == (
+        "the queue was killed while it started this run, and it may be any of these in its output_dir: "
+        + ", ".join(run.name for run in runs)
+    )
+    for run in runs:
+        for process in session.members(run.process()):
+            process.kill()
 
 
 def test_the_runs_get_their_gpus(in_process, config, monkeypatch):

@@ -71,7 +71,8 @@ LINES = [
 
 @pytest.mark.parametrize(("line", "cause"), LINES)
 def test_a_line_tells_the_cause(line, cause):
-    card = card_of(["epoch 1", line, "done"], Status("training"), ProcessInfo("r"), None, resumes=False)
+    ended = ProcessInfo("r", ended=1.0, exit_code=1)
+    card = card_of(["epoch 1", line, "done"], Status("training"), ended, None, resumes=False)
     assert (card.cause, card.evidence) == (cause, line)
 
 
@@ -117,6 +118,16 @@ def test_symptoms_stand_behind_their_cause():
     assert card.evidence.startswith("rank 1 was killed by SIGKILL; the kernel killed 1 process(es)")
     killed.lost_code = 1  # it ended with a code of its own: what the kernel killed was something else
     assert card_of([nccl], Status(), killed, None, resumes=True).cause == "NCCL"
+
+
+def test_ranks_that_lose_touch_when_all_is_killed_are_no_cause():
+    lost = "RuntimeError: [transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:41234"
+    assert card_of([lost], Status(), ProcessInfo("r", ended=1.0, exit_code=1), None, resumes=True).cause == "NCCL"
+    assert card_of([lost], Status(), ProcessInfo("r", pid=7, host="here"), None, resumes=True).evidence == (
+        "process 7 of here is not there, and its end was not written down"
+    )
+    memory = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.25 GiB"
+    assert card_of([lost, memory], Status(), ProcessInfo("r"), None, resumes=True).cause == "GPU memory"
 
 
 def test_the_last_heartbeat_counts_too():
