@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dpnb.importers import eri, transformer_lab
 from dpnb.reference_words import default_cell, escape, marks, meaning_cell, type_cell
-from dpnb.schema import foreign, foreign_dataset, foreign_training, pytorch_optimizers
+from dpnb.schema import foreign, foreign_nobody, pytorch_optimizers
 from dpnb.schema.base import Section, help_of, ui_of
 from dpnb.schema.dataset import Dataset, DirectorySettings
 from dpnb.schema.families.base import FamilyFacts, ModelSection
@@ -227,7 +227,7 @@ def _elsewhere() -> Iterator[str]:
             found = foreign.rows(trainer, file)  # type: ignore[arg-type]  # a loop over both Literals
             if found:
                 yield from _names(f"{trainer}, {file} file", found)
-    nobody = foreign_training.NOBODY | foreign_dataset.NOBODY
+    nobody = foreign_nobody.TRAINING | foreign_nobody.DATASET
     yield from _names("Keys that people write and nothing reads", nobody)
 
 

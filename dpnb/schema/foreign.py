@@ -2,8 +2,8 @@
 
 A message about an unknown key and the importers (dpnb/importers) read this one table. Its rows stand in
 foreign_training.py and foreign_dataset.py, by the file of ours in which people write the key and the trainers that
-read it. What is not here: values that have to be converted (dpnb/importers), our own keys in a wrong place
-(dpnb/toml/words.py).
+read it, and in foreign_nobody.py, where nobody does. What is not here: values that have to be converted
+(dpnb/importers), our own keys in a wrong place (dpnb/toml/words.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, TypeAlias
 
-from dpnb.schema import foreign_dataset, foreign_training
+from dpnb.schema import foreign_dataset, foreign_nobody, foreign_training
 
 File: TypeAlias = Literal["training", "dataset"]
 
@@ -42,7 +42,7 @@ class Foreign:
 Row: TypeAlias = tuple[str, str]  # our key, note
 
 _TABLE: tuple[tuple[File, tuple[str, ...], dict[str, Row]], ...] = (
-    ("training", (), foreign_training.NOBODY),
+    ("training", (), foreign_nobody.TRAINING),
     ("training", (KOHYA, MUSUBI), foreign_training.KOHYA_AND_MUSUBI),
     ("training", (KOHYA,), foreign_training.KOHYA),
     ("training", (MUSUBI,), foreign_training.MUSUBI),
@@ -60,7 +60,7 @@ _TABLE: tuple[tuple[File, tuple[str, ...], dict[str, Row]], ...] = (
     ("dataset", (TRANSFORMER_LAB, DIFFUSERS), foreign_dataset.TRANSFORMER_LAB_AND_DIFFUSERS_FOLDERS),
     ("dataset", (TRANSFORMER_LAB,), foreign_dataset.TRANSFORMER_LAB_FOLDERS),
     ("dataset", (ONETRAINER,), foreign_dataset.ONETRAINER_FOLDERS),
-    ("dataset", (), foreign_dataset.NOBODY),
+    ("dataset", (), foreign_nobody.DATASET),
 )
 
 

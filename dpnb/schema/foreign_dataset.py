@@ -11,9 +11,7 @@ _TXT = "Captions stand in .txt files or in captions.json; rename files with anot
 _SIZES = "Aspect ratios bound the buckets: min_ar, max_ar and num_ar_buckets."
 _TAGS = "It is how many shuffled orders are cached, such as 10; 0 is off."
 _SHARE = "It is a share of the pictures, such as 0.5; 0 is off."
-_NOT_READ = "Nothing reads it."
 _IMPORT = "`dpnb import` makes files of ours of the whole."
-_OWN_SIZES = "Sizes are read from the pictures themselves; leave it out."
 
 KOHYA_FOLDERS: dict[str, tuple[str, str]] = {
     "image_dir": ("directory.path", ""),
@@ -112,7 +110,7 @@ AI_TOOLKIT_ONLY_FOLDERS: dict[str, tuple[str, str]] = {
     "flip_y": ("", "Pictures are mirrored left to right alone."),
     "augments": ("augmentation", ""),
     "augmentations": ("augmentation", ""),
-    "control_path_1": ("directory.control_path", "There is one folder of control pictures."),
+    "control_path_1": ("directory.control_path", "It takes a list of folders too (dpnb's own trainer alone)."),
     "inpaint_path": ("directory.control_path", ""),
     "invert_mask": ("directory.mask_path", "White is trained in full, black not at all; invert the masks."),
     "mask_min_value": ("directory.mask_path", "Paint what should count a little in grey instead of black."),
@@ -153,21 +151,4 @@ TRANSFORMER_LAB_FOLDERS: dict[str, tuple[str, str]] = {
     "random_rotation": ("augmentation.rotation_degrees", "An angle above 0 turns it on."),
     "rotation_degrees": ("augmentation.rotation_degrees", ""),
     "rotation_prob": ("augmentation.rotation_probability", ""),
-}
-
-# Keys that people write for diffusion-pipe and that it does not read.
-NOBODY: dict[str, tuple[str, str]] = {
-    "tag_dropout_rate": ("tag_dropout", ""),
-    "tag_dropout_percent": ("tag_dropout", "tag_dropout is that share, from 0 to 1."),
-    "caption_dropout_percent": ("caption_dropout", "caption_dropout is that share, from 0 to 1."),
-    "multiline_captions": ("", "A .txt file is one caption; captions.json may hold several for a picture."),
-    "control_paths": (
-        "directory.control_path",
-        f"{_NOT_READ} There is one folder of control pictures: directory.control_path.",
-    ),
-    "width_column": ("", _OWN_SIZES),
-    "height_column": ("", _OWN_SIZES),
-    "video_clip_length": ("frame_buckets", _NOT_READ),
-    "max_workers": ("map_num_proc", f"{_NOT_READ} It is in the training file: map_num_proc."),
-    "cache_batch_size": ("caching_batch_size", f"{_NOT_READ} It is in the training file: caching_batch_size."),
 }

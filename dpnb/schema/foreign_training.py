@@ -12,9 +12,6 @@ _SCHEDULE = "The learning rate is constant, linear or cosine after warmup_steps.
 _NO_WORKERS = "Examples come out of the cache, without worker processes; leave it out."
 _BY_FAMILY = "The model family decides this; leave it out."
 _IN_FOLDER = "It is part of the folder that model.diffusers_path names."
-_NOT_READ = "Nothing reads it."
-_COMMAND_LINE = "It is an option of diffusion-pipe's command line, not a key: leave it out."
-_CHOSEN_MODULES = "adapter.target_modules chooses what gets an adapter."
 _HUB = "Set HF_TOKEN in the environment, so that no token stands in a file."
 _MINUTES = "Checkpoints to resume from are counted in epochs or minutes."
 _RUN_FOLDER = "Exports lie in the folder of the run, which is named by its start time."
@@ -452,48 +449,4 @@ DIFFUSERS: dict[str, tuple[str, str]] = {
     "dataloader_num_workers": ("", _NO_WORKERS),
     "scale_lr": ("", "optimizer.lr is taken as it stands, whatever the batch size."),
     "allow_tf32": ("", "PyTorch's own setting holds; leave it out."),
-}
-
-# Keys that people write for diffusion-pipe and that it does not read.
-NOBODY: dict[str, tuple[str, str]] = {
-    "pseudo_huber_c": (
-        "huber_delta",
-        f"{_NOT_READ} huber_delta and smooth_l1_beta serve the same purpose with another number: choose it anew.",
-    ),
-    "image_eval_micro_batch_size_per_gpu": ("eval_image_micro_batch_size_per_gpu", _NOT_READ),
-    "only_double_blocks": ("adapter.target_modules", f"{_NOT_READ} {_CHOSEN_MODULES}"),
-    "adapter.preset": ("adapter.target_modules", f"{_NOT_READ} {_CHOSEN_MODULES}"),
-    "adapter.factor": ("adapter.decompose_factor", _NOT_READ),
-    "adapter.full_matrix": ("adapter.rank", f"{_NOT_READ} A high adapter.rank, such as 1e6, asks for full matrices."),
-    "adapter.weight_decompose": ("adapter.type", f"{_NOT_READ} For DoRA, write adapter.type = 'dora'."),
-    "train_llm_adapter": ("model.llm_adapter_lr", f"{_NOT_READ} model.llm_adapter_lr = 0 freezes that network."),
-    "qwen_path": ("model.llm_path", _NOT_READ),
-    "chpt_path": ("model.ckpt_path", _NOT_READ),
-    "number_of_gpus": ("", f"{_NOT_READ} The launcher takes it: `dpnb launch --num-gpus N`."),
-    "num_gpus": ("", f"{_NOT_READ} The launcher takes it: `dpnb launch --num-gpus N`."),
-    "max_checkpoints": ("keep_last_n_checkpoints", f"{_NOT_READ} keep_last_n_saves does the same for exports."),
-    "optimizer.percentile_clipping": ("", "bitsandbytes has dropped it; gradient_clipping is at the top of the file."),
-    "optimizer.block_wise": ("", "bitsandbytes has dropped it: it always works block by block; leave it out."),
-    "huggingface_repo": ("push_to_hub", ""),
-    "cache_only": ("", _COMMAND_LINE),
-    "trust_cache": ("", _COMMAND_LINE),
-    "i_know_what_i_am_doing": ("", _COMMAND_LINE),
-    "reset_dataloader": ("", _COMMAND_LINE),
-    "reset_optimizer": ("", _COMMAND_LINE),
-    "reset_optimizer_params": ("", _COMMAND_LINE),
-    "dump_dataset": ("", _COMMAND_LINE),
-    "test_sample": ("", _COMMAND_LINE),
-    "master_port": ("", _COMMAND_LINE),
-    "local_rank": ("", _COMMAND_LINE),
-    "train_name": ("", f"{_NOT_READ} {_RUN_FOLDER}"),
-    "num_dataloader_workers": ("", _NO_WORKERS),
-    "dataloader_workers": ("", _NO_WORKERS),
-    "prefetch_batches_per_worker": ("", _NO_WORKERS),
-    "num_inference_steps": ("sample.steps", _NOT_READ),
-    "ema.enable": ("ema", "The [ema] table turns it on; leave the key out."),
-    "ema.update_every": ("ema.every_n_steps", _NOT_READ),
-    "training": ("", "The keys of [training] stand at the top of the file."),
-    "ds_config": ("", "DeepSpeed is set up from the keys at the top of the file; leave the table out."),
-    "lr_scheduler.type": ("lr_scheduler", "It is one word, not a table: lr_scheduler = 'cosine'."),
-    "lr_scheduler.warmup_steps": ("warmup_steps", "lr_scheduler is one word; warmup_steps stands at the top."),
 }

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from dpnb.errors import Loc, Problem
 from dpnb.schema.base import Section, help_of
 from dpnb.schema.unions import arm_of, section_for, section_types, sections_below, tag_of
-from dpnb.toml.keys import any_of, did_you_mean, where_it_belongs
+from dpnb.toml.keys import any_of, did_you_mean, same_beginning, where_it_belongs
 from dpnb.toml.kinds import kinds_that_fit, of_each_kind, untyped, wrong_for_all
 from dpnb.toml.places import value_at
 from dpnb.toml.secrets import shown
@@ -207,7 +207,16 @@ def _no_choice(loc: Loc, seen: Any, choices: Sequence[str]) -> Problem:  # noqa:
         others = "; its other keys stand at the top of the file" if len(seen) > 1 else ""
         advice = f"It is one word, not a table: write {loc[-1]} = '{seen['type']}'{others}."
         return Problem("error", "value", loc, message, advice)
-    return Problem("error", "value", loc, message, did_you_mean(seen, choices) if isinstance(seen, str) else "")
+    return Problem("error", "value", loc, message, _other_choice(loc, seen, choices) if isinstance(seen, str) else "")
+
+
+def _other_choice(loc: Loc, seen: str, choices: Sequence[str]) -> str:
+    """What to write in place of a text that is none of the choices."""
+    if not seen:
+        return "Name one of them."
+    near = did_you_mean(seen, choices) or same_beginning(seen, choices)
+    unknown = "diffusion-pipe knows no such model either; a fork of it may." if loc == ("model", "type") else ""
+    return near or unknown
 
 
 def _guess(loc: Loc, seen: Any, info: FieldInfo | None, arms: Sequence[Any]) -> str:  # noqa: ANN401 - TOML's values
@@ -226,8 +235,8 @@ def _missing_type(loc: Loc, types: Sequence[str]) -> Problem:
 
 
 def _unknown(loc: Loc, owner: type[Section] | None, root: type[Section], data: dict[str, Any]) -> Problem:
-    is_table = isinstance(value_at(data, loc), dict)
-    where = where_it_belongs(loc, owner, root, is_table=is_table)
+    beside = value_at(data, loc[:-1])
+    where = where_it_belongs(loc, owner, root, value_at(data, loc), beside if isinstance(beside, dict) else ())
     return Problem("error", "unknown_key", loc, "unknown key.", where)
 
 
@@ -304,6 +313,8 @@ def _correction(loc: Loc, seen: Any, kind: str, info: FieldInfo | None) -> str: 
         short = tables and isinstance(seen, str)
         if short or _is_item(seen, info):
             return f"Write [{show(seen)}]."
+    if kind == "string_type" and isinstance(seen, dict):
+        return _text_of(name.rpartition(".")[2], seen)
     if kind == "dict_type":
         return 'Write one `key = value` a line, texts in "quotes".'
     if kind in ("model_type", "model_attributes_type"):
@@ -320,6 +331,13 @@ def _correction(loc: Loc, seen: Any, kind: str, info: FieldInfo | None) -> str: 
     if kind in ("int_type", "int_from_float") and isinstance(seen, float) and seen.is_integer():
         return f"Write {int(seen)}."
     return ""
+
+
+def _text_of(name: str, table: dict[str, Any]) -> str:
+    """How a text is written that stands as a table: [dataset] with a path below it."""
+    text = next((table[key] for key in ("path", "config", "file") if isinstance(table.get(key), str)), None)
+    others = "; its other keys stand at the top of the file" if len(table) > 1 else ""
+    return f"It is one text, not a table: write {name} = {_toml_text(text)}{others}." if text is not None else ""
 
 
 def _is_item(seen: Any, info: FieldInfo) -> bool:  # noqa: ANN401 - TOML's values

@@ -123,6 +123,17 @@ def test_keys_that_nothing_reads_have_no_trainer() -> None:
             ),
         ),
         ("training", "training", Foreign("", "", "The keys of [training] stand at the top of the file.")),
+        ("num_steps", "training", Foreign("", "max_steps", "Nothing reads it.")),
+        (
+            "timestep_end",
+            "training",
+            Foreign("", "model.max_t", "Nothing reads it. For Wan it is model.max_t."),
+        ),
+        (
+            "upload_hf_from_epoch",
+            "training",
+            Foreign("", "push_to_hub", "Nothing reads it. push_to_hub uploads every export."),
+        ),
         ("directory.tag_dropout_rate", "dataset", Foreign("", "tag_dropout", "")),
         (
             "model.tag_dropout_percent",

@@ -195,7 +195,10 @@ def test_a_class_keeps_its_own_keys():
         ),
         (
             "type = 'Muon'\nns_method = 'newton'",
-            ["value optimizer.ns_method: 'newton' is not one of newton_schulz, gram_newton_schulz."],
+            [
+                "value optimizer.ns_method: 'newton' is not one of newton_schulz, gram_newton_schulz. Did you mean "
+                "'newton_schulz'?"
+            ],
         ),
         (
             "type = 'Muon'\nns_coeffs = 5",

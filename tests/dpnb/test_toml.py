@@ -86,6 +86,7 @@ PARTITION = (
     "(Meaning: How layers are dealt out to pipeline stages: parameters, uniform, manual, or type:<class name>.)"
 )
 SPLIT = "(Meaning: First layer of each further stage, one number less than there are stages.)"
+BOTH = "It stands here too: remove one of the two."
 EVAL_NAME = "(Meaning: Name of the set, without quotes, &, < and >; its curves are called <name>/loss.)"
 TABLES = (
     "Tables known here: [[eval_datasets]], [model], [adapter], [optimizer], [loss], [ema], [sample], [monitoring], "
@@ -233,7 +234,7 @@ TABLES = (
             "header (now it belongs to [[eval_datasets]]).",
         ),
         # unknown keys
-        ("epoch = 2", "1: error: epoch: unknown key. Did you mean 'epochs'?"),
+        ("epoch = 2", f"1: error: epoch: unknown key. Did you mean 'epochs'? {BOTH}"),
         ("  Max_Steps = 2", "3: error: Max_Steps: unknown key. Did you mean 'max_steps'?"),
         (
             "image_eval_micro_batch_size_per_gpu = 1",
@@ -405,7 +406,7 @@ def test_tables(folder, text, messages):
         ("directory = []\n", ["1:1: error: directory: [] holds 0 items; expected at least 1. "
             "(Meaning: The folders to train on.)"]),
         ("epochs = 1\n" + DATASET, ["1:1: error: epochs: unknown key. It belongs in the training file."]),
-        (DATASET + "pathh = 1\n", ["4:1: error: directory[0].pathh: unknown key. Did you mean 'path'?"]),
+        (DATASET + "pathh = 1\n", [f"4:1: error: directory[0].pathh: unknown key. Did you mean 'path'? {BOTH}"]),
         (DATASET + "num_repeats = 0\n",
             ["4:1: error: directory[0].num_repeats: 0 is too small: it must be above 0. (Meaning: How often each "
                 "example is seen in an epoch; 1.5 shows the first half twice.)"]),
@@ -514,7 +515,7 @@ def test_a_section_that_no_file_has(folder):
 @pytest.mark.parametrize("start", ["", "\ufeff"])
 def test_line_ends_and_byte_order_mark_change_no_place(folder, start, end):
     text = (start + "# a = [ ' # comment\n\t" + GOOD + '\tlrr = 1 # "\n').replace("\n", end)
-    assert said(text) == ["15:2: error: optimizer.lrr: unknown key. Did you mean 'lr'?"]
+    assert said(text) == [f"15:2: error: optimizer.lrr: unknown key. Did you mean 'lr'? {BOTH}"]
     Path("dataset.toml").write_bytes((start + DATASET).replace("\n", end).encode())
     assert load("dataset.toml", Dataset).text == (start + DATASET).replace("\n", end)
 

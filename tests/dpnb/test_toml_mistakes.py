@@ -95,13 +95,63 @@ def test_a_missing_type_is_guessed_where_one_kind_alone_fits():
         (TOP + "[training_methods]\na = 1\n" + WAN + OPTIMIZER,
             "5:1: error: training_methods: unknown key. Tables known here: "),
         (TOP + WAN + ADAPTER + "lora_dtype = 'x'\n" + OPTIMIZER,
-            "13:1: error: adapter.lora_dtype: unknown key. Did you mean 'dtype'?"),
+            "13:1: error: adapter.lora_dtype: unknown key. Did you mean 'dtype'? It stands here too: remove one of "
+            "the two."),
         (TOP + "[model]\ntype = 'new'\nfancy = 1\n" + OPTIMIZER,
             "7:1: error: model.fancy: unknown key. No type knows such a key: remove it."),
         (TOP + WAN + ADAPTER.replace("lora", "oft") + OPTIMIZER,
             "10:1: error: adapter.type: 'oft' is not one of lora, lokr, loha, dora."),
         (TOP + WAN.replace("'wan'", "'wan2.2'") + ADAPTER + OPTIMIZER,
             f"6:1: error: model.type: 'wan2.2' is not one of {', '.join(FACTS)}. Did you mean 'wan'?"),
+        (TOP + WAN.replace("'wan'", "'wan_clips'") + ADAPTER + OPTIMIZER,
+            f"6:1: error: model.type: 'wan_clips' is not one of {', '.join(FACTS)}. Did you mean 'wan'?"),
+        (TOP + WAN.replace("'wan'", "'qwen25'") + ADAPTER + OPTIMIZER,
+            f"6:1: error: model.type: 'qwen25' is not one of {', '.join(FACTS)}. Did you mean 'qwen_image'?"),
+        (TOP + WAN.replace("'wan'", "'hunyuan_fast'") + ADAPTER + OPTIMIZER,
+            f"6:1: error: model.type: 'hunyuan_fast' is not one of {', '.join(FACTS)}. Did you mean 'hunyuan_image' "
+            "or 'hunyuan-video'?"),
+        (TOP + WAN.replace("'wan'", "'mine'") + ADAPTER + OPTIMIZER,
+            f"6:1: error: model.type: 'mine' is not one of {', '.join(FACTS)}. diffusion-pipe knows no such model "
+            "either; a fork of it may."),
+        (TOP + WAN.replace("'wan'", "'nima'") + ADAPTER + OPTIMIZER,
+            f"6:1: error: model.type: 'nima' is not one of {', '.join(FACTS)}. Did you mean 'anima'?"),
+        (TOP + WAN.replace("'wan'", "'lima'") + ADAPTER + OPTIMIZER,
+            f"6:1: error: model.type: 'lima' is not one of {', '.join(FACTS)}. diffusion-pipe knows"),
+        (TOP + WAN.replace("'wan'", "''") + ADAPTER + OPTIMIZER,
+            f"6:1: error: model.type: '' is not one of {', '.join(FACTS)}. Name one of them."),
+        (TOP + "lr_scheduler = 'cosine_with_restarts'\n" + WAN + ADAPTER + OPTIMIZER,
+            "5:1: error: lr_scheduler: 'cosine_with_restarts' is not one of constant, linear, cosine. Did you mean "
+            "'cosine'?"),
+        # tables that a file has none of
+        (TOP + WAN + ADAPTER + OPTIMIZER + "[evaluation]\neval_every_n_epochs = 1\neval_before_first_step = true\n"
+            "speed = 1\n",
+            "16:1: error: evaluation: unknown key. Its keys stand at the top of the file: move eval_every_n_epochs "
+            "and eval_before_first_step above the first [table] header."),
+        (TOP + WAN + ADAPTER + OPTIMIZER + "[rest]\nseed = 1\nmodel = 'x'\n",
+            "16:1: error: rest: unknown key. Tables known here: "),
+        (TOP + WAN + ADAPTER + OPTIMIZER + "[[stage]]\nepochs = 1\n",
+            "16:1: error: stage: unknown key. Tables known here: "),
+        (TOP + WAN + OPTIMIZER + "[lora]\ntype = 'lora'\n",
+            "13:1: error: lora.type: unknown key. [lora] is the old name of the [adapter] table, and nothing but its "
+            "dtype is read: write [adapter]."),
+        (TOP + WAN + ADAPTER + OPTIMIZER + "[scheduler]\ntype = 'x'\n",
+            "16:1: error: scheduler: unknown key. Nothing reads it. lr_scheduler is one word at the top, and "
+            "warmup_steps stands there too."),
+        (TOP.replace("dataset = 'd'\n", "") + WAN + ADAPTER + OPTIMIZER + "[dataset]\npath = 'd.toml'\n",
+            "15:1: error: dataset: {path = 'd.toml'} is a table; expected a text in quotes. It is one text, not a "
+            "table: write dataset = 'd.toml'."),
+        (TOP.replace("dataset = 'd'\n", "") + WAN + ADAPTER + OPTIMIZER + "[dataset]\nconfig = 'd'\nepochs = 1\n",
+            "15:1: error: dataset: {config = 'd', epochs = 1} is a table; expected a text in quotes. It is one text, "
+            "not a table: write dataset = 'd'; its other keys stand at the top of the file."),
+        (TOP.replace("dataset = 'd'\n", "") + WAN + ADAPTER + OPTIMIZER + "[dataset]\nname = 'd'\n",
+            "15:1: error: dataset: {name = 'd'} is a table; expected a text in quotes. (Meaning: Dataset file: "),
+        # another kind of the same table
+        (TOP + WAN + ADAPTER.replace("'lora'", "'lokr'") + "dropout = 0.1\n" + OPTIMIZER,
+            "13:1: error: adapter.dropout: unknown key. Only type = 'lora' or 'dora' takes it. Did you mean "
+            "'rank_dropout'?"),
+        (TOP + WAN + "transformer_dtype = 'nf4'\n" + ADAPTER + OPTIMIZER,
+            "9:1: error: model.transformer_dtype: 'nf4' is not one of float32, float16, bfloat16, float8, "
+            "float8_e4m3fn, float8_e5m2. Did you mean 'float8'?"),
         (TOP + WAN.replace("ckpt", "chpt") + ADAPTER + OPTIMIZER,
             "7:1: error: model.chpt_path: unknown key. Nothing reads it. It is called model.ckpt_path."),
         (TOP + WAN + "vae_path = 'v'\n" + ADAPTER + OPTIMIZER,
@@ -163,6 +213,13 @@ def test_training_files(text, message):
             "[adapter] or [optimizer]."),
         (DATA + "subsample_ratio = 0.5\n", f"4:1: error: directory[0].subsample_ratio: unknown key. "
             f"{MOVE.format('[[directory]]')}"),
+        (DATA + "dataset = 'somebody/pictures'\n",
+            "4:1: error: directory[0].dataset: unknown key. Pictures are read from folders and .tar files of this "
+            "machine: download them, and name their folder as path."),
+        ("dataset = 'x'\n" + DATA, "1:1: error: dataset: unknown key. It belongs in the training file."),
+        (DATA + "control_paths = ['x', 'y']\n",
+            "4:1: error: directory[0].control_paths: unknown key. Nothing reads it. directory.control_path takes a "
+            "list of folders too (dpnb's own trainer alone)."),
         (DATA + "caption_path = 'x'\n",
             "4:1: error: directory[0].caption_path: unknown key. There is no such key: remove it."),
         (DATA + "type = 'x'\n", "4:1: error: directory[0].type: unknown key. There is no such key: remove it."),

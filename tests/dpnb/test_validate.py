@@ -145,7 +145,10 @@ def test_lines_for_people(folder, capsys):
     assert main(["validate", "run.toml"]) == 1
     out, err = capsys.readouterr()
     assert out == "run.toml: ok\n"
-    assert err == "dataset.toml:1:1: error: resolutons: unknown key. Did you mean 'resolutions'?\n"
+    assert err == (
+        "dataset.toml:1:1: error: resolutons: unknown key. Did you mean 'resolutions'? It stands here too: remove one "
+        "of the two.\n"
+    )
 
 
 @pytest.mark.parametrize(
