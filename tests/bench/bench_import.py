@@ -36,7 +36,7 @@ STATEMENTS = {
     "import dpnb": "import dpnb",
     "dpnb.toml (schema, tomlkit)": "import dpnb.toml",
     "dpnb.TrainingForm": "import dpnb; dpnb.TrainingForm",
-    "dpnb validate (limit 600 ms)": "import sys; from dpnb.cli import main; sys.exit(main(sys.argv[1:]))",
+    "dpnb validate (limit 600 ms)": "import sys; from dpnb.cli import start; sys.exit(start())",
 }
 
 
