@@ -119,8 +119,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a section
-    if name in __all__:
-        return next(model for model in map(model_of, FAMILIES) if model.__name__ == name)
+    models = map(model_of, FAMILIES if name.endswith("Model") else ())
+    if found := [model for model in models if model.__name__ == name]:
+        return found[0]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
