@@ -7,7 +7,9 @@ from toml/words.py, types and bounds from the schema, rules across keys from dpn
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -157,10 +159,38 @@ def validate(data: dict[str, Any], cls: type[S]) -> tuple[S | None, list[Problem
     try:
         value = cls.model_validate(data)
     except ValidationError as error:
-        return None, list(dict.fromkeys(problems + problems_of(error, data, cls)))
+        problems += problems_of(error, data, cls)
+        return None, list(dict.fromkeys([*problems, *_broken_rules(data, cls, problems)]))
     if problems:
         return None, problems
     return value, check(value)
+
+
+def _broken_rules(data: dict[str, Any], cls: type[Section], problems: Sequence[Problem]) -> list[Problem]:
+    """What the rules across keys find where nothing is wrong but keys that do not exist: all is said in one go.
+
+    A rule that speaks of such a name is left out, since its key may stand in a wrong place alone.
+    """
+    if any(problem.code != "unknown_key" for problem in problems):
+        return []
+    rest = deepcopy(data)
+    unknown: set[str] = set()
+    for *above, name in dict.fromkeys(problem.loc for problem in problems):
+        table: Any = rest
+        for part in above:
+            table = table[part]
+        unknown |= {str(name), *_names_in(table.pop(name))}
+    try:
+        found = check(cls.model_validate(rest))
+    except ValidationError:
+        return []
+    return [p for p in found if unknown.isdisjoint([*map(str, p.loc), *re.findall(r"\w+", p.message + p.suggestion)])]
+
+
+def _names_in(value: Any) -> set[str]:  # noqa: ANN401 - anything that TOML can hold
+    """The names of the keys of a table, or of a list of tables."""
+    tables = value if isinstance(value, list) else [value]
+    return {name for table in tables if isinstance(table, dict) for name in table}
 
 
 def check(value: Section) -> list[Problem]:

@@ -77,6 +77,35 @@ def test_a_table_whose_kind_is_not_known_is_checked_all_the_same():
     ]
 
 
+def test_rules_across_keys_are_told_beside_keys_that_do_not_exist():
+    text = TOP + "lr_scheduler = 'linear'\nforce_constant_lr = 1e-4\nfoo = 1\n" + WAN + "min_t = 0.9\nmax_t = 0.5\n"
+    text += ADAPTER + "bar = 1\nbar_2 = {a = 1}\n" + OPTIMIZER
+    assert [line.split(". ")[0] for line in said(text)] == [
+        "5:1: warning: lr_scheduler: has no effect because force_constant_lr is set",
+        "7:1: error: foo: unknown key",
+        "12:1: error: model.min_t: 0.9 is not below max_t = 0.5",
+        "18:1: error: adapter.bar: unknown key",
+        "19:1: error: adapter.bar_2: unknown key",
+    ]
+
+
+def test_no_rule_speaks_of_a_key_that_slipped_below_a_table():
+    top = TOP.replace("save_every_n_epochs = 1\n", "") + "eval_every_n_epochs = 2\n"
+    rest = "save_every_n_epochs = 1\n[[more]]\neval_datasets = ['e']\n"
+    assert [line.split(". ")[0] for line in said(top + WAN + ADAPTER + OPTIMIZER + rest)] == [
+        "16:1: error: optimizer.save_every_n_epochs: unknown key",
+        "17:1: error: more: unknown key",
+    ]
+
+
+def test_rules_wait_until_every_key_has_a_value_of_its_kind():
+    text = TOP + "lr_scheduler = 'linear'\nforce_constant_lr = 1e-4\nfoo = 1\n" + WAN + OPTIMIZER + "eps = 'x'\n"
+    assert [line.split(". ")[0] for line in said(text)] == [
+        "7:1: error: foo: unknown key",
+        "15:1: error: optimizer.eps: 'x' is a text; expected a number",
+    ]
+
+
 def test_a_missing_type_is_guessed_where_one_kind_alone_fits():
     text = TOP + "[model]\nckpt_path = 'w'\nmin_t = 0.1\n" + ADAPTER + OPTIMIZER
     assert "5:1: error: model.type: is missing. Add type = 'wan'." in said(text)
