@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
@@ -138,6 +139,7 @@ def _together(several: Iterable[Kinds]) -> Kinds:
     return found[0] if len(found) == 1 else _kinds([section for kinds in found for section in kinds])
 
 
+@cache
 def tag_of(section: type[Section]) -> str | None:
     """The value of `type` that tells a section apart in a union; None for a section whose type is not one alone."""
     info = section.model_fields.get("type")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 from dpnb.errors import Loc
@@ -166,11 +166,15 @@ def _table_around(loc: Loc, root: type[Section]) -> str:
 
 def _kinds_at(table: Loc, root: type[Section]) -> list[type[Section]]:
     """The kinds of table that may stand at a place."""
+    return _kinds_below(tuple(part for part in table if isinstance(part, str)), root)
+
+
+@lru_cache(maxsize=64)
+def _kinds_below(names: tuple[str, ...], root: type[Section]) -> list[type[Section]]:
     sections = [root]
-    for part in table:
-        if isinstance(part, str):
-            fields = [s.model_fields[part] for s in sections if part in s.model_fields]
-            sections = [below for field in fields for below in sections_below(field.annotation)]
+    for name in names:
+        fields = [s.model_fields[name] for s in sections if name in s.model_fields]
+        sections = [below for field in fields for below in sections_below(field.annotation)]
     return sections
 
 

@@ -34,7 +34,8 @@ def problems_of(error: ValidationError, data: dict[str, Any], cls: type[Section]
 
 
 def _worded(error: ValidationError, data: dict[str, Any], cls: type[Section], below: Loc = ()) -> list[Problem]:
-    findings = [_finding(detail, cls) for detail in error.errors(include_url=False)]
+    details = [detail for detail in error.errors(include_url=False) if detail["loc"][: len(below[:1])] == below[:1]]
+    findings = [_finding(detail, cls) for detail in details]
     findings = [finding for finding in findings if finding.loc[: len(below)] == below]
     return list(dict.fromkeys(_problem(finding, data, cls) for finding in _best_arms(findings)))
 
