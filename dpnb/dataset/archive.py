@@ -18,7 +18,8 @@ from typing import NamedTuple
 from dpnb.errors import DatasetError
 
 SUFFIX = ".tar"
-_ONE_READ_BYTES = 1 << 16
+_ONE_READ_BYTES = 1 << 12  # more than a caption has; a larger piece of memory takes longer to get
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 _KEPT = 32  # archives whose members are remembered
 
 
@@ -44,12 +45,13 @@ def is_archive(path: Path) -> bool:
 
 def archive_of(path: Path | str) -> Path | None:
     """The tar file through which a path leads; None for a file of its own."""
-    if not _may_lead_through_archive(path):
+    if not may_lead_through_archive(path):
         return None
     return next((parent for parent in Path(path).parents if is_archive(parent)), None)
 
 
-def _may_lead_through_archive(path: Path | str) -> bool:
+def may_lead_through_archive(path: Path | str) -> bool:
+    """Whether a path looks like that of a member of a tar file: nothing else is asked of most paths."""
     return SUFFIX + "/" in str(path).lower()
 
 
@@ -111,11 +113,11 @@ def open_file(path: Path) -> io.BufferedReader:
 
 def read_file(path: Path | str) -> bytes:
     """All of a file, or of a member of a tar file; raises as `open_file` does."""
-    if _may_lead_through_archive(path):
+    if may_lead_through_archive(path):
         with open_file(Path(path)) as file:
             return file.read()
     # A caption takes three calls of the system, a file object as many again; a scan of a known folder is little else.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, _READ)
     try:
         start = os.read(descriptor, _ONE_READ_BYTES)
         if len(start) < _ONE_READ_BYTES:

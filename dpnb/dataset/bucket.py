@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dpnb.dataset.scan import Cause, Row
@@ -377,18 +377,18 @@ def _members(
 ) -> tuple[dict[Key, dict[int, list[int]]], tuple[Row, ...]]:
     """bucket -> directory -> rows in it; and the rows, with a reason at those that no bucket fits."""
     members: dict[Key, dict[int, list[int]]] = {}
-    checked = [replace(row, reason="", cause="") if row.by_plan else row for row in rows]
+    checked = [row._replace(reason="", cause="") if row.by_plan else row for row in rows]
     for index, row in enumerate(checked):
         if not row.used:
             continue
         if row.is_video and not facts.video:
             reason = f"a video: {facts.title} is trained on pictures alone"
-            checked[index] = replace(row, reason=reason, cause="video")
+            checked[index] = row._replace(reason=reason, cause="video")
             continue
         keys = keys_of[row.directory](row)
         if not keys:
             reason = f"no bucket of its aspect ratio is short enough for {_kind(row, facts)}: add a shorter one"
-            checked[index] = replace(row, reason=reason, cause="no_bucket")
+            checked[index] = row._replace(reason=reason, cause="no_bucket")
         for key in keys:
             members.setdefault(key, {}).setdefault(row.directory, []).append(index)
     return members, tuple(checked)
@@ -431,7 +431,7 @@ def _consequences(
             reasons |= dict.fromkeys(bucket.rows, ("repeats", "num_repeats below 1 leaves it out: raise num_repeats"))
     left_out = {index: reason for index, reason in reasons.items() if index not in trained}
     checked = (
-        replace(row, cause=left_out[index][0], reason=left_out[index][1]) if index in left_out else row
+        row._replace(cause=left_out[index][0], reason=left_out[index][1]) if index in left_out else row
         for index, row in enumerate(rows)
     )
     return tuple(checked), tuple(warnings)

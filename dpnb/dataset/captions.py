@@ -102,15 +102,19 @@ def final_captions(written: Sequence[str], settings: DirectorySettings) -> tuple
 
     Each of the captions gives `cache_shuffle_num` shuffled ones (or itself, with 0), and each of those is an example.
     """
-    captions = [caption for caption in written if caption or not settings.skip_empty_caption]
-    if not captions and not settings.skip_empty_caption:
+    captions = written
+    if settings.skip_empty_caption:
+        captions = [caption for caption in written if caption]
+    elif not written:
         captions = [""]
     count = settings.cache_shuffle_num or int(settings.shuffle_tags)
     if count:
         delimiter = settings.cache_shuffle_delimiter
         keep = settings.keep_first_tags
         captions = [shuffled(caption, delimiter, variant, keep) for caption in captions for variant in range(count)]
-    return tuple(settings.caption_prefix + with_trigger(caption, settings.trigger_word) for caption in captions)
+    if settings.trigger_word:
+        captions = [with_trigger(caption, settings.trigger_word) for caption in captions]
+    return tuple([settings.caption_prefix + caption for caption in captions])
 
 
 def shuffled(caption: str, delimiter: str, variant: int, keep_first: int = 0) -> str:

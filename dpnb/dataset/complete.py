@@ -71,25 +71,26 @@ class _Check:
     def __init__(self, directory: Directory) -> None:
         self.masks, self.controls = masks_of(directory), controls_of(directory)
         self.directory = directory
-        self._cut_otherwise: dict[Path, str] = {}
+        self._cut_otherwise: dict[str, str] = {}
 
     def __call__(self, row: Row) -> Row:
         if not row.used:
             return row
-        mask = self.masks.of(row.path)
+        path = row.path
+        mask = self.masks.of(path)
         reason = "" if mask is None else mask_problem(row, mask)
-        controls = [control.of(row.path) for control in self.controls]
+        controls = [control.of(path) for control in self.controls]
         for control, folder in zip(controls, control_folders(self.directory), strict=True):
             reason = reason or control_problem(row, control, folder)
         if not reason and (words := cut_otherwise(row, controls)):
-            self._cut_otherwise[row.path] = words
-        return replace(row, reason=reason, cause="unreadable") if reason else row
+            self._cut_otherwise[row.file] = words
+        return row._replace(reason=reason, cause="unreadable") if reason else row
 
     def notes(self, rows: Sequence[Row]) -> Iterator[str]:
         """What a person should know of the others, after every row has been looked at."""
         yield from self._unused([row.path for row in rows])
         if self._cut_otherwise:
-            shown = [self._cut_otherwise[row.path] for row in rows if row.path in self._cut_otherwise]
+            shown = [self._cut_otherwise[row.file] for row in rows if row.file in self._cut_otherwise]
             more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
             yield (
                 f"{self.directory.path}: control pictures of other proportions than their pictures are cut to the "

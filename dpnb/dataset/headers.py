@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from dpnb.dataset.archive import member_at
+from dpnb.dataset.archive import may_lead_through_archive, member_at
 from dpnb.dataset.crop import is_animated, most_pixels, open_picture, upright_size
 from dpnb.dataset.video import VIDEO_SUFFIXES, container_of, read_film
 from dpnb.dataset.webp import webp_size
@@ -41,7 +41,7 @@ class Signature(NamedTuple):
 
 def check_file(path: Path | str) -> Signature:
     """What the file system says before any byte is read; opening a pipe, for one, would wait for ever."""
-    if (archived := member_at(path)) is not None:
+    if may_lead_through_archive(path) and (archived := member_at(path)) is not None:
         archive, member = archived
         if member.size_bytes == 0:
             raise DatasetError("empty: the file has 0 bytes")

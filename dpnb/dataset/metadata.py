@@ -175,12 +175,12 @@ def _with_captions(row: Row, written: Sequence[str] | None, settings: DirectoryS
     state: CaptionState = "missing" if written is None else "written" if any(written) else "empty"
     final = final_captions(written or (), settings)
     if final:
-        return replace(row, captions=final, caption_state=state)
+        return row._replace(captions=final, caption_state=state)
     table = Path(settings.metadata_file or "").name
     what = f"is not named in {table}" if written is None else f"its caption in {table} is empty"
     reason = f"{what}: write one, or set skip_empty_caption = false to train it without"
     cause = "no_caption" if written is None else "empty_caption"
-    return replace(row, captions=(), reason=reason, cause=cause, caption_state=state)  # type: ignore[arg-type]
+    return row._replace(captions=(), reason=reason, cause=cause, caption_state=state)  # type: ignore[arg-type]
 
 
 def _unused(table: Mapping[str, object], seen: set[str], file: str) -> list[str]:

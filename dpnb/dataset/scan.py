@@ -15,9 +15,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dpnb.dataset.archive import SUFFIX as ARCHIVE_SUFFIX
 from dpnb.dataset.archive import archive_of, is_archive, read_archive
@@ -29,6 +29,7 @@ from dpnb.errors import DatasetError
 from dpnb.schema.dataset import Dataset, DirectorySettings, settings_of
 
 SIDECAR_SUFFIXES = frozenset({".txt", ".npz", ".json", ".parquet", ".bak", ".db"})
+_SIDECARS = tuple(SIDECAR_SUFFIXES)
 _SHOWN = 5  # so many names in a message; the rest is counted
 _AT_A_TIME = 64  # files between two looks at whether a scan is still wanted: some ten milliseconds
 _KEPT_AT_ONCE = 5000  # headers that a scan which is killed may have read in vain
@@ -44,17 +45,18 @@ class Cancelled(Exception):  # noqa: N818 - not an error
     """A scan was called off: whoever asked for it no longer wants it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One file. `directory` is its [[directory]] by position; the size is upright (after EXIF), 0 when unreadable.
 
+    A tuple with the path as text, since there are as many as files: to make a `Path` and a frozen data class of each
+    took a seventh of a scan.
     `captions` are final: each of them makes one example in an epoch; `caption_state` says what was found on disk.
     `reason` is why the file is left out, else empty, and `cause` the same as one of a few words, to count by.
     `frames` and `fps` of a video are its own, before it is re-timed; the `fps` of a picture is 0. Of an
     `animated` picture, or one of several pages, the first is trained.
     """
 
-    path: Path
+    file: str
     directory: int = 0
     width_px: int = 0
     height_px: int = 0
@@ -65,6 +67,11 @@ class Row:
     caption_state: CaptionState = "written"
     fps: float = 0.0
     animated: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file as a path, made anew each time."""
+        return Path(self.file)
 
     @property
     def is_video(self) -> bool:
@@ -85,7 +92,7 @@ class Row:
         """The row as plain data; that of a video has its rate and length too."""
         video = {"fps": round(self.fps, 3), "seconds": round(self.frames / self.fps, 3)} if self.fps else {}
         return {
-            "path": str(self.path),
+            "path": self.file,
             "directory": self.directory,
             "width": self.width_px,
             "height": self.height_px,
@@ -190,9 +197,8 @@ def scan_folder(path: Path, settings: DirectorySettings, directory: int = 0, *, 
 
 def without(rows: Sequence[Row], reasons: Mapping[Path, str]) -> tuple[Row, ...]:
     """The rows with some files taken out: path -> why it is not trained on."""
-    return tuple(
-        replace(row, reason=reasons[row.path], cause="unreadable") if row.path in reasons else row for row in rows
-    )
+    why = {str(path): reason for path, reason in reasons.items()}
+    return tuple(row._replace(reason=why[row.file], cause="unreadable") if row.file in why else row for row in rows)
 
 
 def default_workers() -> int:
@@ -247,7 +253,7 @@ def _folder(
     unread: tuple[str, ...],
     archives: Sequence[str] = (),
 ) -> _Folder:
-    pictures = tuple(name for name in found.names if split_name(name)[1].lower() not in SIDECAR_SUFFIXES)
+    pictures = tuple([name for name in found.names if not name.lower().endswith(_SIDECARS)])
     if archives:
         pictures = tuple(name for name in pictures if name not in archives)
     place = str(found.path / "_")[:-1]
@@ -338,20 +344,19 @@ class _Reading:
 
 def _row(name: str, folder: _Folder, known: Known, fresh: Fresh) -> Row:
     """One file. `known`: what earlier scans read of the folder; what this one reads itself goes to `fresh`."""
-    path, text = folder.path / name, folder.place + name
-    if (words := printable(text)) is not None:
-        reason = "its name is not UTF-8 text: rename it"
-        return Row(Path(words), folder.position, reason=reason, cause="unreadable")
+    file = folder.place + name
+    if (words := printable(file)) is not None:
+        return Row(words, folder.position, reason="its name is not UTF-8 text: rename it", cause="unreadable")
     try:
-        if "/../" in text and archive_of(text):
+        if "/../" in file and archive_of(file):
             raise DatasetError("its name leads out of its archive: rename it")
-        signature = check_file(text)
+        signature = check_file(file)
         header = known.header(name, signature)
         if header is None:
-            header = read_header(path)
+            header = read_header(folder.path / name)
             fresh[name] = signature, header
     except DatasetError as error:
-        return Row(path, folder.position, reason=str(error), cause="unreadable")
+        return Row(file, folder.position, reason=str(error), cause="unreadable")
     final: tuple[str, ...] = ()
     reason = ""
     cause: Cause = ""
@@ -364,17 +369,17 @@ def _row(name: str, folder: _Folder, known: Known, fresh: Fresh) -> Row:
         final = final_captions(written, folder.settings)
         state = "written" if any(written) else "empty" if written else "missing"
         if not final:
-            reason = _no_caption(path, folder.captions, bool(written))
+            reason = _no_caption(name, folder.captions, bool(written))
             cause = "empty_caption" if written else "no_caption"
     width, height, frames, fps, animated = header
-    return Row(path, folder.position, width, height, frames, final, reason, cause, state, fps, animated)
+    return Row(file, folder.position, width, height, frames, final, reason, cause, state, fps, animated)
 
 
 # --- what is said ----------------------------------------------------------------------------------------------------
 
 
-def _no_caption(path: Path, captions: FolderCaptions, written: bool) -> str:
-    where = CAPTIONS_FILE if captions.listed is not None else f"{path.stem}.txt"
+def _no_caption(picture: str, captions: FolderCaptions, written: bool) -> str:
+    where = CAPTIONS_FILE if captions.listed is not None else f"{split_name(picture)[0]}.txt"
     what = f"its caption in {where} is empty" if written else f"has no caption in {where}"
     return f"{what}: write one, or set skip_empty_caption = false to train it without"
 

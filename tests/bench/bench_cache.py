@@ -144,7 +144,7 @@ def plan_of(count: int) -> Any:
     from dpnb.dataset.scan import Row
     from dpnb.schema import FACTS, Dataset, Directory
 
-    rows = [Row(Path(f"/nowhere/{i:07}.png"), 0, 512, 512, captions=(f"caption {i}",)) for i in range(count)]
+    rows = [Row(f"/nowhere/{i:07}.png", 0, 512, 512, captions=(f"caption {i}",)) for i in range(count)]
     return plan(rows, Dataset(resolutions=[512], directory=[Directory(path="x")]), FACTS["flux"], micro_batch=BATCH)
 
 

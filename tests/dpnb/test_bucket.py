@@ -37,7 +37,7 @@ VIDEO = FamilyFacts(title="Video", rounding_px=32, video=True, frames_per_latent
 
 
 def row(name: str, width=512, height=512, captions=("x",), **keys) -> Row:
-    return Row(Path(name), width_px=width, height_px=height, captions=captions, **keys)
+    return Row(name, width_px=width, height_px=height, captions=captions, **keys)
 
 
 def small_training(**keys) -> Training:
@@ -137,7 +137,7 @@ def test_a_video_is_dealt_out_by_its_frames_at_the_rate_of_the_family():
     # A bucket that the family cuts down is still chosen by the length that is written, as upstream.
     uneven = dataset(frame_buckets=[1, 33, 68])
     assert [str(b.size) for b in plan([film], uneven, VIDEO).buckets] == ["512x512x33"]
-    assert [str(b.size) for b in plan([replace(film, frames=140)], uneven, VIDEO).buckets] == ["512x512x65"]
+    assert [str(b.size) for b in plan([film._replace(frames=140)], uneven, VIDEO).buckets] == ["512x512x65"]
 
 
 def test_videos_of_a_family_of_pictures():
@@ -226,7 +226,7 @@ def test_size_buckets_in_a_plan():
     assert [(str(b.size), b.ar, b.rows) for b in made.buckets] == [("512x256x33", None, (1,)), ("512x512", None, (0,))]
     reason = "no bucket of its aspect ratio is short enough for a picture: add a shorter one"
     assert made.rows[2].reason == reason
-    short = plan([row("a"), replace(clip, frames=20)], dataset(frame_buckets=[1, 33]), VIDEO)
+    short = plan([row("a"), clip._replace(frames=20)], dataset(frame_buckets=[1, 33]), VIDEO)
     assert short.rows[1].reason.startswith("no bucket of its aspect ratio is short enough for a clip of 20 frames")
 
 

@@ -228,7 +228,7 @@ def test_few_left_out_files_need_no_paging(form: DatasetForm) -> None:
 
 
 def test_everything_foreign_is_escaped() -> None:
-    row = Row(Path("/x/<i>.png"), reason="<b>no</b>", cause="unreadable")
+    row = Row("/x/<i>.png", reason="<b>no</b>", cause="unreadable")
     text = left_out_html([row], [row], most=3)
     assert "<i>" not in text
     assert "<b>" not in text
@@ -394,7 +394,7 @@ def test_the_first_display_is_small(form: DatasetForm) -> None:
 
 def test_the_kept_part_is_bright_and_the_rest_dimmed(tmp_path: Path) -> None:
     Image.new("RGB", (400, 200), (200, 200, 200)).save(tmp_path / "a.png")
-    data = crops.preview(Row(tmp_path / "a.png", width_px=400, height_px=200), Size(64, 64))
+    data = crops.preview(Row(str(tmp_path / "a.png"), width_px=400, height_px=200), Size(64, 64))
     shown = Image.open(io.BytesIO(data)).convert("L")
     assert shown.size == (220, 110)
     middle = [shown.getpixel((x, 55)) for x in (20, 50, 60, 160, 170, 200)]
@@ -419,7 +419,7 @@ def test_a_file_that_cannot_be_decoded_is_named(pictures: Path) -> None:
 
 def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"^cannot be read: No such file or directory$"):
-        crops.preview(Row(tmp_path / "a.png", width_px=4, height_px=2), Size(64, 64))
+        crops.preview(Row(str(tmp_path / "a.png"), width_px=4, height_px=2), Size(64, 64))
 
 
 def test_pages_and_buckets_of_crops(pictures: Path) -> None:
@@ -452,10 +452,10 @@ def test_pages_and_buckets_of_crops(pictures: Path) -> None:
 
 
 def test_enlarged_pictures_are_named_so() -> None:
-    assert crops._caption(Row(Path("<x>.png"), width_px=32, height_px=32), Size(64, 64)) == (
+    assert crops._caption(Row("<x>.png", width_px=32, height_px=32), Size(64, 64)) == (
         "<b>&lt;x&gt;.png</b><br>32 x 32: nothing cut off, enlarged 2.0 times"
     )
-    long = crops._caption(Row(Path("y" * 60 + ".png"), width_px=64, height_px=64), Size(64, 64))
+    long = crops._caption(Row("y" * 60 + ".png", width_px=64, height_px=64), Size(64, 64))
     assert f"<b>{'y' * 28}...{'y' * 5}.png</b>" in long
 
 

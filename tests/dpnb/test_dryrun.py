@@ -67,7 +67,7 @@ def training(**keys: Any) -> Training:
 
 
 def row(name: str, width: int = 64, height: int = 64, **keys: Any) -> Row:
-    return Row(Path(name), width_px=width, height_px=height, **({"captions": ("x",)} | keys))
+    return Row(name, width_px=width, height_px=height, **({"captions": ("x",)} | keys))
 
 
 def made_of(rows: list[Row], config: Dataset, facts: FamilyFacts = FLUX, **batch: int) -> DryRun:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from dpnb.dataset.bucket import Plan, plan
@@ -15,7 +13,7 @@ from dpnb.schema.model import FACTS
 
 def made(counts=(40, 60), micro=2) -> Plan:
     rows = [
-        Row(Path(f"{b}-{i}.png"), width_px=100 * (b + 1), height_px=100, captions=("x",))
+        Row(f"{b}-{i}.png", width_px=100 * (b + 1), height_px=100, captions=("x",))
         for b, count in enumerate(counts)
         for i in range(count)
     ]

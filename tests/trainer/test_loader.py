@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
@@ -47,7 +46,7 @@ class Memory(Cache):
 def make(counts=(5, 8), *, micro=1, accumulation=1, dp=1, repeats=1, captions=1) -> Plan:
     rows = [
         Row(
-            Path(f"{b}-{i}.png"),
+            f"{b}-{i}.png",
             width_px=100 * (b + 1),
             height_px=100,
             captions=tuple(f"{b}-{i}-{c}" for c in range(captions)),
@@ -93,10 +92,7 @@ def test_micro_batch():
 
 
 def test_weights_and_dropped_captions_belong_to_the_folder():
-    rows = [
-        Row(Path(f"{i}.png"), directory=i % 2, width_px=64, height_px=64, captions=(f"caption {i}",))
-        for i in range(40)
-    ]
+    rows = [Row(f"{i}.png", directory=i % 2, width_px=64, height_px=64, captions=(f"caption {i}",)) for i in range(40)]
     folders = [Directory(path="x"), Directory(path="y")]
     made = plan(rows, Dataset(resolutions=[64], directory=folders), FACTS["flux"], micro_batch=4)
     cache = Memory()
@@ -361,7 +357,7 @@ def test_no_thread_is_left_behind():
 @pytest.mark.parametrize(("dp", "accumulation"), [(1, 1), (2, 1), (1, 2)])
 def test_a_bucket_smaller_than_a_batch_is_trained_in_a_smaller_one(dp, accumulation):
     rows = [
-        Row(Path(f"{b}-{i}.png"), width_px=100 * (b + 1), height_px=100, captions=("x",))
+        Row(f"{b}-{i}.png", width_px=100 * (b + 1), height_px=100, captions=("x",))
         for b, count in enumerate((8, 2))
         for i in range(count)
     ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -96,17 +96,19 @@ def fill(
     """
     captions = captions_of(plan, folders) | set(prompts) | ({""} if uncond_fraction > 0 else set())
     filling = _Filling(cache, family, batch_size, workers or default_workers(), progress or _silent)
-    asked = _asked(plan, folders)
+    trained = list(_trained(plan, folders))
+    asked = _asked(trained)
     # Shares are by position among all, not among those missing: ranks that start late would see other gaps.
     mine = list(asked.items())[rank::world]
-    masks = _masks(plan, folders, [path for path, _ in mine])
+    pictures = {path for path, _ in mine}
+    masks = _masks(trained, pictures)
     files = [path for path, wishes in mine for path in (path, *(wish.drawn_for for wish in wishes))]
     cache.digests.recall(list(dict.fromkeys([*files, *(mask for own in masks.values() for mask, _ in own)])))
     try:
         with torch.no_grad():
             filling.pictures(mine)
             filling.masks(masks)
-            filling.trial(_anew(plan, folders, [path for path, _ in mine]))
+            filling.trial(_anew(trained, pictures))
             filling.captions(sorted(captions)[rank::world])
     finally:
         cache.flush()
@@ -159,10 +161,10 @@ def _trained(plan: Plan, folders: Sequence[Folder]) -> Iterator[_Trained]:
             yield _Trained(row.path, bucket.size, plan.clip(example, bucket.size), folder)
 
 
-def _asked(plan: Plan, folders: Sequence[Folder]) -> dict[Path, list[_Wish]]:
+def _asked(every: Iterable[_Trained]) -> dict[Path, list[_Wish]]:
     """File -> what it is encoded as, in the order of the buckets, so that equal sizes come together."""
     wishes: dict[Path, dict[_Wish, None]] = {}
-    for trained in _trained(plan, folders):
+    for trained in every:
         wishes.setdefault(trained.path, {})[trained.wish] = None
         for control in trained.folder.controls_of(trained.path):
             wish = trained.wish._replace(size=control_size(trained.size), clip=None)
@@ -170,22 +172,20 @@ def _asked(plan: Plan, folders: Sequence[Folder]) -> dict[Path, list[_Wish]]:
     return {path: list(own) for path, own in wishes.items()}
 
 
-def _masks(plan: Plan, folders: Sequence[Folder], mine: Iterable[Path]) -> dict[Path, list[tuple[Path, _Wish]]]:
-    """Picture -> (mask, what the picture is encoded as), for the pictures of one rank."""
+def _masks(every: Iterable[_Trained], own: Set[Path]) -> dict[Path, list[tuple[Path, _Wish]]]:
+    """Picture -> (mask, what the picture is encoded as), for one rank's `own` pictures."""
     found: dict[Path, list[tuple[Path, _Wish]]] = {}
-    own = set(mine)
-    for trained in _trained(plan, folders):
+    for trained in every:
         mask = trained.folder.masks.of(trained.path)
         if mask is not None and trained.path in own:
             found.setdefault(trained.path, []).append((mask, trained.wish))
     return found
 
 
-def _anew(plan: Plan, folders: Sequence[Folder], mine: Iterable[Path]) -> list[Shown]:
-    """The pictures and clips of one rank that are encoded while training, each in one of its sizes."""
-    own = set(mine)
+def _anew(every: Iterable[_Trained], own: Set[Path]) -> list[Shown]:
+    """One rank's `own` pictures and clips that are encoded while training, each in one of its sizes."""
     found: dict[tuple[Path, Clip | None], Shown] = {}
-    for trained in _trained(plan, folders):
+    for trained in every:
         if trained.folder.look.variants == 0 and trained.path in own:
             shown = trained.folder.shown(trained.path, trained.size, Draw(), trained.clip)
             found.setdefault((trained.path, trained.clip), shown)
