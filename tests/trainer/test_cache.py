@@ -6,7 +6,9 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,24 @@ def test_others_see_what_is_flushed(cache):
     cache.flush()
     assert reader.get(KEY)["a"].tolist() == [1.0] * 3
     assert reader.has(KEY)
+
+
+def test_threads_that_ask_while_shards_are_taken_in_wait_for_them(cache):
+    keys = [Key("latents", f"{number:064x}") for number in range(100)]
+    for key in keys:
+        cache.put(key, {"x": torch.zeros(1)})
+        cache.flush()
+    settled_ns = time.time_ns() - 10**9
+    os.utime(cache.root / "latents", ns=(settled_ns, settled_ns))
+    for _ in range(5):
+        other, together = Cache(cache.root), threading.Barrier(8)
+
+        def ask(_: int, other: Cache = other, together: threading.Barrier = together) -> bool:
+            together.wait()
+            return all(other.has(key) for key in keys)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(ask, range(8)))
 
 
 def test_what_is_encoded_slowly_is_written_at_once_and_the_rest_in_shards(cache, monkeypatch):

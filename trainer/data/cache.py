@@ -283,9 +283,11 @@ class _Index:
         with self._lock, contextlib.suppress(OSError):
             changed_ns = (self._root / kind).stat().st_mtime_ns  # before: what comes during it is for later
             # A folder that has just changed may change again without its time showing it.
-            self._listed_ns[kind] = changed_ns if time.time_ns() - changed_ns > _SETTLED_NS else 0
+            listed_ns = changed_ns if time.time_ns() - changed_ns > _SETTLED_NS else 0
             for shard in shards(self._root, kind):
                 self.add(kind, shard)
+            # Only now: another thread that asks meanwhile has to wait for what is still being taken in.
+            self._listed_ns[kind] = listed_ns
 
     def _map(self, number: int) -> _Mapped:
         mapped = _Mapped(self._shards[number])
