@@ -64,6 +64,7 @@ ARCHES = {
 _FLAGS = {
     "is_flux": "flux",
     "is_xl": "sdxl",
+    "is_sdxl": "sdxl",  # EriDiffusion's
     "is_ssd": "sdxl",
     "is_vega": "sdxl",
     "is_v3": "sd3",
@@ -74,6 +75,7 @@ _FLAGS = {
 # Families whose saved adapters keep alpha; for all others AI Toolkit sets alpha to the rank.
 _KEEPS_ALPHA = ("sdxl", "sd15")
 _TWO_HALVES = "wan22_14b"
+_OTHER_TRAINING = ("adapter", "embedding", "decorator", "slider")
 _ROOT = re.compile(r"^(?:transformer|unet|lora_unet)\.")
 
 
@@ -97,6 +99,8 @@ def import_job(source: Source, *, name: str | None, model: str | None) -> Import
     family = _put_model(draft, job.model, model)
     _put_precision(draft, job, family)
     _put_network(draft, job.network, family)
+    if paths := job.model.texts("lora_path"):
+        settings.put_fused(draft, job.model, "lora_path", paths, [])
     micro_steps = put_train(draft, job.train, family)
     put_save(draft, job.save, micro_steps)
     put_sample(draft, job.sample, job.train, family, micro_steps)
@@ -106,7 +110,7 @@ def import_job(source: Source, *, name: str | None, model: str | None) -> Import
     for table in job:
         draft.rest(table)
     settings.complete_monitoring(draft, "ai-toolkit", (draft.get("output_dir") or "run").rpartition("/")[2])
-    complete(draft, family)
+    complete(draft, family, job.model.text("name_or_path") or "")
     return draft.finish()
 
 
@@ -140,6 +144,9 @@ def _process(draft: Draft, source: Source, name: str | None) -> Node:
     named.taken |= {"job", "config"}
     draft.rest(named)
     process = training[0]
+    if not process.has("network") and (other := next((key for key in _OTHER_TRAINING if process.has(key)), "")):
+        message = "is what this job trains, and only adapters such as LoRA and whole models are trained here."
+        source.fail(process.at(other), message, "Import a job with a network table, or one without this table.")
     _put_output(draft, process, job, config)
     return process
 
@@ -170,7 +177,7 @@ def _put_process(draft: Draft, process: Node) -> None:
     seed = process.whole("training_seed")
     if seed is not None:
         draft.put(process, "training_seed", "seed", seed)
-    for key in ("slider", "adapter", "embedding", "decorator", "guidance", "first_sample"):
+    for key in (*_OTHER_TRAINING, "guidance", "first_sample"):
         if process.has(key):
             draft.drop(process, key, "only adapters and whole models are trained here.")
     for key in ("performance_log_every", "log_dir", "sqlite_db_path", "torch_profiler"):
@@ -190,20 +197,38 @@ def _put_model(draft: Draft, node: Node, model: str | None) -> str:
         draft.put(node, key, "model.type", family)
     else:
         node.taken.add("arch")
-        draft.add("model.type", family, "as --model says." if model else "what AI Toolkit takes without arch.")
+        by_name = "by the model's name; without arch AI Toolkit takes it for sd1. --model overrules it."
+        draft.add("model.type", family, "as --model says." if model else by_name)
     if node.text("name_or_path"):
         put_weights(draft, family, node, "name_or_path")
     arch = str(node.any("arch") or "")
+    settings_of_arch = node.table("model_kwargs")
     if arch.startswith(_TWO_HALVES):
-        draft.add(
-            "model.transformer_path",
-            f"{draft.get('model.ckpt_path') or 'models/Wan2.2-T2V-A14B'}/low_noise_model",
-            "each half of Wan 2.2 A14B is a run of its own; the other is high_noise_model with min_t = 0.875.",
-        )
-        draft.add("model.max_t", 0.9 if "i2v" in arch else 0.875, "where the half for little noise ends.")
+        _put_half(draft, settings_of_arch, 0.9 if "i2v" in arch else 0.875)
+    if settings_of_arch.text("llama_model_path") and takes(family, "llama3_path"):
+        put_weights(draft, family, settings_of_arch, "llama_model_path", "llama3_path")
+    draft.rest(settings_of_arch)
+    for choice in ("only_if_contains", "ignore_if_contains"):
+        if node.has(choice):
+            draft.drop(node, choice, "it chooses parts of a whole model to train, and here all of them are trained.")
     if (node.flag("is_v_pred") or node.flag("is_v2")) and takes(family, "v_pred"):
         draft.put(node, "is_v_pred" if node.has("is_v_pred") else "is_v2", "model.v_pred", True)
     return family
+
+
+def _put_half(draft: Draft, node: Node, boundary: float) -> None:
+    """The half of Wan 2.2 A14B that a run trains: the one for little noise, unless the job leaves that out."""
+    high, low = node.flag("train_high_noise"), node.flag("train_low_noise")
+    only_high = low is False and high is not False
+    part, other = ("high", "low") if only_high else ("low", "high")
+    bound, other_bound = ("min_t", "max_t") if only_high else ("max_t", "min_t")
+    whole = draft.get("model.ckpt_path") or "models/Wan2.2-T2V-A14B"
+    why = (
+        f"each half of Wan 2.2 A14B is a run of its own; the other is {other}_noise_model with "
+        f"{other_bound} = {boundary}."
+    )
+    draft.add("model.transformer_path", f"{whole}/{part}_noise_model", why)
+    draft.add(f"model.{bound}", boundary, "where the two halves meet.")
 
 
 def _family(node: Node) -> str:
@@ -217,7 +242,8 @@ def _family(node: Node) -> str:
                 f"Name a family with --model: {', '.join(SECTIONS)}.",
             )
         return family
-    return next((family for flag, family in _FLAGS.items() if node.flag(flag)), "sd15")
+    flagged = next((family for flag, family in _FLAGS.items() if node.flag(flag)), None)
+    return flagged or settings.family_of_name(node.text("name_or_path") or "") or "sd15"
 
 
 def _put_precision(draft: Draft, job: _Job, family: str) -> None:
@@ -231,8 +257,13 @@ def _put_precision(draft: Draft, job: _Job, family: str) -> None:
         draft.add("model.dtype", "float32", "AI Toolkit's default.")
     node = job.model
     node.taken |= {"quantize", "qtype"}
-    if node.flag("quantize"):
-        kind = (node.text("qtype") or "qfloat8").partition("|")[0]
+    kind, _, recovery = (node.text("qtype") or "qfloat8").partition("|")
+    if node.flag("quantize") and recovery:
+        draft.drop(node, "qtype", "weights in float8 need no adapter that recovers their accuracy.")
+    whole = not job.network.data or job.network.data.get("type") == "fullrank"
+    if node.flag("quantize") and whole:
+        draft.drop(node, "quantize", "the whole model is trained, which needs its weights in full.")
+    elif node.flag("quantize"):
         keys = [key for key in ("transformer_dtype", "diffusion_model_dtype") if takes(family, key)]
         settings.put_quantised(draft, node, "quantize", keys, kind)
     if node.has("quantize_te"):
@@ -294,17 +325,24 @@ def _put_rank(draft: Draft, node: Node, family: str, kind: str) -> None:
         draft.drop(node, alpha_key, f"AI Toolkit sets alpha to the rank for {FACTS[family].title}, as happens here.")
 
 
+def _pattern(part: str) -> str:
+    """A part of a name as a regular expression from the name's beginning.
+
+    AI Toolkit's names begin with that of the network, which a family's own modules do not: what names the network
+    stands at the beginning, so that `transformer.transformer_blocks.1` is not in `single_transformer_blocks.1`.
+    """
+    rest = _ROOT.sub("", part)
+    return f"{'' if rest != part else '.*'}{re.escape(rest)}"
+
+
 def _put_network_kwargs(draft: Draft, node: Node, kind: str) -> None:
     """Parts of names that are taken or left out become one regular expression of names that are left out."""
-    # AI Toolkit looks at names that begin with that of the network; a family's own modules have none.
-    only, ignored = (
-        [_ROOT.sub("", part) for part in node.texts(f"{word}_if_contains")] for word in ("only", "ignore")
-    )
+    only, ignored = ([_pattern(part) for part in node.texts(f"{word}_if_contains")] for word in ("only", "ignore"))
     patterns = []
     if only:
-        patterns.append(f"(?!.*(?:{'|'.join(map(re.escape, only))})).*")
+        patterns.append(f"(?!{'|'.join(only)}).*")
     if ignored:
-        patterns.append(f".*(?:{'|'.join(map(re.escape, ignored))}).*")
+        patterns.append(f"(?:{'|'.join(ignored)}).*")
     for key, given in (("only_if_contains", only), ("ignore_if_contains", ignored)):
         if given:
             note = "As a regular expression over the names of modules in diffusers."

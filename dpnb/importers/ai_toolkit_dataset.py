@@ -9,7 +9,9 @@ from dpnb.importers.draft import Draft
 from dpnb.importers.source import Node, as_number
 
 SHUFFLED_ORDERS = 10  # of the tags of a caption: AI Toolkit shuffles anew each time, here so many are cached
-_CAPTIONS = ("txt", "json")
+_FRAMES = (
+    "AI Toolkit spreads so many frames over the whole of a clip; here so many that follow each other are cut out."
+)
 
 
 def put_datasets(draft: Draft, process: Node, *, reg_weight: float | None) -> None:
@@ -52,7 +54,9 @@ def _put_folder(draft: Draft, node: Node, folder: int, reg_weight: float | None)
     if node.flag("random_crop"):
         put("random_crop", "crop", "random")
     if (frames := node.whole("num_frames")) is not None and frames > 1:
-        put("num_frames", "frame_buckets", [1, frames])
+        put("num_frames", "frame_buckets", [1, frames], _FRAMES)
+    else:
+        node.taken |= {"shrink_video_to_frames", "do_i2v", "do_audio"}  # of clips, and these are pictures
     _put_captions(draft, node, folder)
     _put_pictures(draft, node, folder)
     _put_weight(draft, node, folder, reg_weight)
@@ -70,7 +74,7 @@ def _resolutions(node: Node) -> list[float]:
 def _put_captions(draft: Draft, node: Node, folder: int) -> None:
     for key in ("caption_ext", "caption_type"):
         ending = node.text(key)
-        if ending is not None and ending.lstrip(".") not in _CAPTIONS:
+        if ending is not None and ending.lstrip(".") != "txt":
             draft.drop(
                 node, key, f"captions stand in .txt files or in captions.json: rename the .{ending.lstrip('.')} files."
             )
@@ -93,6 +97,8 @@ def _put_pictures(draft: Draft, node: Node, folder: int) -> None:
         draft.put_folder(node, "flip_x", "augmentation.flip", 0.5, folder, note)
     if path := node.text("mask_path"):
         draft.put_folder(node, "mask_path", "mask_path", path, folder)
+    else:
+        node.taken |= {"mask_min_value", "invert_mask"}
     for key in ("control_path", "control_path_1"):
         if paths := node.texts(key):
             settings.put_controls(draft, node, key, paths, folder)

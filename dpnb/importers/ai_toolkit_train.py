@@ -11,6 +11,7 @@ from dpnb.importers.families import takes
 from dpnb.importers.source import Node
 
 _DEFAULT = "AI Toolkit's default."
+_NOT_READ = "AI Toolkit itself takes no notice of this name and trains with"
 _STEPS = "AI Toolkit counts micro-batches where gradient_accumulation_steps is set."
 
 
@@ -21,13 +22,15 @@ def put_train(draft: Draft, node: Node, family: str) -> int:
         settings.put_optimizer(draft, node, "optimizer")
     else:
         draft.add("optimizer.type", "adamw", _DEFAULT)
-    if (lr := node.number("lr")) is not None:
-        draft.put(node, "lr", "optimizer.lr", lr)
+    key = _either(node, "lr", "learning_rate")
+    if (lr := node.number(key)) is not None:
+        draft.put(node, key, "optimizer.lr", lr, "" if key == "lr" else f"{_NOT_READ} 1e-6.")
     else:
         draft.add("optimizer.lr", 1e-6, _DEFAULT)
-    parameters = node.table("optimizer_params")
-    for key, value in parameters.data.items():
-        settings.put_optimizer_key(draft, parameters, key, key, value)
+    for table in ("optimizer_params", "optimizer_args"):
+        parameters = node.table(table)
+        for key, value in parameters.data.items():
+            settings.put_optimizer_key(draft, parameters, key, key, value)
     _put_schedule(draft, node)
     checkpointing = node.flag("gradient_checkpointing")
     if checkpointing is None:
@@ -51,6 +54,11 @@ def put_train(draft: Draft, node: Node, family: str) -> int:
     return micro_steps
 
 
+def _either(node: Node, key: str, other: str) -> str:
+    """The key of AI Toolkit, or the name that people and EriDiffusion have for it where that one alone is set."""
+    return other if node.has(other) and not node.has(key) else key
+
+
 def _put_lengths(draft: Draft, node: Node) -> int:
     """Batch size, accumulation, steps, and epochs that do not end the run before its steps."""
     if (batch := node.whole("batch_size")) is not None:
@@ -64,12 +72,13 @@ def _put_lengths(draft: Draft, node: Node) -> int:
         micro_steps = legacy
     elif legacy is not None and legacy < 0:
         draft.drop(node, "gradient_accumulation_steps", "the length of an epoch is not known: give a number.")
-    steps = node.whole("steps")
+    key = _either(node, "steps", "max_train_steps")
+    steps = node.whole(key)
     count = math.ceil((1000 if steps is None else steps) / micro_steps)
     if steps is None:
         draft.add("max_steps", count, _DEFAULT)
     else:
-        draft.put(node, "steps", "max_steps", count, _STEPS if micro_steps > 1 else "")
+        draft.put(node, key, "max_steps", count, _STEPS if micro_steps > 1 else "")
     draft.add("epochs", max(1, count), "AI Toolkit counts steps: the run ends after max_steps, before so many epochs.")
     return micro_steps
 
@@ -82,8 +91,18 @@ def _put_schedule(draft: Draft, node: Node) -> None:
             draft.put(node, "lr_scheduler", "lr_scheduler", "constant", note)
         else:
             settings.put_schedule(draft, node, "lr_scheduler")
-    if (warmup := parameters.whole("num_warmup_steps")) is not None:
-        draft.put(parameters, "num_warmup_steps", "warmup_steps", warmup)
+    warmed = next((key for key in ("num_warmup_steps", "warmup_steps") if parameters.has(key)), None)
+    if warmed is not None:
+        draft.put(parameters, warmed, "warmup_steps", parameters.whole(warmed))
+    elif (warmup := node.whole("lr_warmup_steps")) is not None:
+        draft.put(
+            node, "lr_warmup_steps", "warmup_steps", warmup, "AI Toolkit itself reads it in lr_scheduler_params."
+        )
+    elif node.text("lr_scheduler") == "constant_with_warmup":
+        draft.add("warmup_steps", 1000, _DEFAULT)
+    for key in parameters.data:
+        if parameters.has(key) and key not in parameters.taken:
+            draft.drop(parameters, key, "a schedule is constant, linear or cosine here, without settings of its own.")
     draft.rest(parameters)
 
 
@@ -107,6 +126,8 @@ def _put_timesteps(draft: Draft, node: Node, family: str) -> None:
         "sigmoid": ("logit_normal", ""),
         "linear": ("uniform", ""),
         "shift": ("uniform", "With flux_shift, which depends on the resolution in the same way."),
+        "flux_shift": ("uniform", "With flux_shift, which depends on the resolution in the same way."),
+        "lumina2_shift": ("uniform", "With lumina_shift, which depends on the resolution in the same way."),
         "weighted": ("uniform", "AI Toolkit weighs the loss by a table that was measured on another model."),
     }
     key = "linear_timesteps" if node.flag("linear_timesteps") else "timestep_type"
@@ -114,10 +135,16 @@ def _put_timesteps(draft: Draft, node: Node, family: str) -> None:
     if kind is not None and takes(family, "timestep_sample_method"):
         method, note = kinds.get(kind, ("logit_normal", f"'{kind}' is not there: logit_normal or uniform."))
         draft.put(node, key, "model.timestep_sample_method", method, note)
-        if kind == "shift" and takes(family, "flux_shift"):
-            draft.add("model.flux_shift", True, "what timestep_type = shift does.")
+        shift = {"shift": "flux_shift", "flux_shift": "flux_shift", "lumina2_shift": "lumina_shift"}.get(kind)
+        if shift and takes(family, shift):
+            draft.add(f"model.{shift}", True, f"what timestep_type = {kind} does.")
     elif kind is not None:
         draft.drop(node, key, "the model family decides this.")
+    if node.text("content_or_style") not in (None, "balanced"):
+        why = (
+            "more noise is content, less is style: model.shift above 1 trains more on content, below 1 more on style."
+        )
+        draft.drop(node, "content_or_style", why)
     for key, target, whole in (("min_denoising_steps", "min_t", 0), ("max_denoising_steps", "max_t", 999)):
         bound = node.number(key)
         if bound is not None and bound != whole and takes(family, target):
@@ -149,6 +176,8 @@ def put_save(draft: Draft, node: Node, micro_steps: int) -> None:
     count = max(1, math.ceil((1000 if every is None else every) / micro_steps))
     if every is None:
         draft.add("save_every_n_steps", count, _DEFAULT)
+    elif every < 1:
+        draft.put(node, "save_every", "save_every_n_steps", draft.get("max_steps"), "It saves at the end alone.")
     else:
         draft.put(node, "save_every", "save_every_n_steps", count, _STEPS if micro_steps > 1 else "")
     if node.has("dtype"):
@@ -165,12 +194,15 @@ def put_save(draft: Draft, node: Node, micro_steps: int) -> None:
         draft.put(node, "hf_repo_id", "push_to_hub", repository)
     elif repository:
         draft.drop(node, "hf_repo_id", "push_to_hub is off.")
+    elif node.flag("push_to_hub"):
+        draft.drop(node, "push_to_hub", "the repository is not named (hf_repo_id): write push_to_hub = 'owner/name'.")
 
 
 def put_sample(draft: Draft, node: Node, train: Node, family: str, micro_steps: int) -> None:
     """The keys of `sample`; without prompts, or with sampling disabled, there is no [sample]."""
     prompts = _prompts(draft, node, family)
-    first, disabled = train.flag("skip_first_sample"), train.flag("disable_sampling")
+    disabled = train.flag("disable_sampling")
+    train.taken |= {"skip_first_sample", "force_first_sample"}
     if disabled:
         draft.drop(train, "disable_sampling", "there is no [sample]: nothing is drawn.")
     if disabled or not prompts:
@@ -179,11 +211,7 @@ def put_sample(draft: Draft, node: Node, train: Node, family: str, micro_steps: 
                 draft.drop(node, key, "no samples are drawn.")
         return
     draft.put(node, "prompts" if node.has("prompts") else "samples", "sample.prompts", settings.short(prompts))
-    every = node.whole("sample_every")
-    steps = max(1, math.ceil((100 if every is None else every) / micro_steps))
-    _or_default(draft, node, "sample_every", "every_n_steps", steps, every)
-    if first is not None:
-        draft.put(train, "skip_first_sample", "sample.before_first_step", not first)
+    _put_when(draft, node, train, micro_steps)
     for key in ("width", "height"):
         px = node.whole(key)
         rounded, note = settings.side(family, 512 if px is None else px)
@@ -200,6 +228,23 @@ def put_sample(draft: Draft, node: Node, train: Node, family: str, micro_steps: 
     for key in ("num_frames", "fps"):
         if (node.number(key) or 1) > 1:
             draft.drop(node, key, "samples are pictures.")
+
+
+def _put_when(draft: Draft, node: Node, train: Node, micro_steps: int) -> None:
+    """At which steps samples are drawn; 0 is none on the way."""
+    first = train.flag("skip_first_sample")
+    if train.flag("force_first_sample"):
+        draft.drop(train, "force_first_sample", "a run that goes on draws none before its first step.")
+    every = node.whole("sample_every")
+    steps = max(1, math.ceil((100 if every is None else every) / micro_steps))
+    if every is not None and every < 1:
+        draft.drop(node, "sample_every", "0 draws none on the way, as does leaving it out.")
+    else:
+        _or_default(draft, node, "sample_every", "every_n_steps", steps, every)
+    if (start := node.whole("sample_start_step")) is not None and start > 0:
+        draft.drop(node, "sample_start_step", "samples are drawn from the beginning.")
+    if first is not None:
+        draft.put(train, "skip_first_sample", "sample.before_first_step", not first)
 
 
 def _or_default(
@@ -249,5 +294,6 @@ def _prompt(draft: Draft, node: Node, family: str) -> dict[str, Any]:
     negative = node.any("neg")
     if isinstance(negative, str) and negative:
         prompt["negative"] = negative
+    draft.told_with(node, *(key for key in node.taken if key != "neg" or "negative" in prompt))
     draft.rest(node)
     return prompt

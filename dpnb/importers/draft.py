@@ -18,6 +18,7 @@ from dpnb.importers.source import Node, Source
 from dpnb.schema.base import Section
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.foreign import File, rows
+from dpnb.schema.model import FACTS, model_of
 from dpnb.schema.rules_pair import check_pair
 from dpnb.schema.training import Training
 from dpnb.toml import validate
@@ -26,6 +27,16 @@ from dpnb.toml.secrets import is_secret as looks_secret
 from dpnb.toml.words import show
 
 DATASET_FILE = "dataset.toml"
+_NOTHING = "nothing to do for it here."
+# Switches that others have on unless a file says false, and those of what always happens here.
+_ON_UNLESS_SAID = (
+    "transformer_only",
+    "shrink_video_to_frames",
+    "train_refiner",
+    "full_size_control_images",
+    "cache_latents",
+    "cache_latents_to_disk",
+)
 _SECRET_KEY = re.compile(r"(?:^|_)(?:api_?key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
 _SECRET_NOTE = "a secret does not belong into a file; set it in the environment, such as HF_TOKEN or WANDB_API_KEY."  # noqa: S105
 
@@ -107,15 +118,31 @@ class Draft:
             if value is None or (node.source.path, loc) in self._reported or (key in node.taken and _is_tables(value)):
                 continue
             if key in node.taken:
-                self._report("mapped", node, key, "", "", "nothing to do for it here.")
+                self._report("mapped", node, key, "", "", _NOTHING)
                 continue
             row = self._row(loc, key)
             target = row[0] if row is not None and not row[1] else ""
-            plain = target.partition(".")[0] in Training.model_fields and not isinstance(value, dict | list)
-            if plain and not _in_folder(loc):
+            plain = self._has(target) and not _in_folder(loc) and value != "" and not isinstance(value, dict | list)
+            if plain and (before := self.get(target)) is not None and before != value:
+                self.drop(node, key, f"{target} is {show(before)} already.")
+            elif plain:
                 self.put(node, key, target, value)
+            elif _says_nothing(key, value):
+                self._report("mapped", node, key, "", "", _NOTHING)
             else:
                 self.drop(node, key)
+
+    def told_with(self, node: Node, *keys: str) -> None:
+        """Keys of a table that became part of a value which the report shows as a whole."""
+        self._reported.update((node.source.path, node.at(key)) for key in keys)
+
+    def _has(self, target: str) -> bool:
+        """Does the training file take this key, with the model and the optimizer that have been chosen?"""
+        table, _, key = target.partition(".")
+        if table == "model" and key:
+            family = self.get("model.type")
+            return family is None or has_field(model_of(family), key)
+        return table in Training.model_fields
 
     def _report(self, outcome: Outcome, node: Node, key: str, target: str, result: str, note: str) -> None:
         value = node.data.get(key)
@@ -138,6 +165,8 @@ class Draft:
         if row is None:
             return "not a key that dpnb knows of."
         ours, note = row[0], row[1].replace("; leave it out.", ".")
+        if not note and ours.startswith("model.") and not self._has(ours):
+            return f"{FACTS[self.get('model.type')].title} has no {ours.partition('.')[2]}."
         if not ours:
             named = any(letter.isupper() for letter in note.partition(" ")[0][1:])  # PyTorch and its like
             return note if named else note[0].lower() + note[1:]
@@ -216,6 +245,11 @@ def has_field(section: type[Section], key: str) -> bool:
 def _is_tables(value: Any) -> bool:  # noqa: ANN401 - whatever the file holds
     """A table, or a list with tables in it: its keys are reported one by one."""
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+
+
+def _says_nothing(key: str, value: Any) -> bool:  # noqa: ANN401 - whatever the file holds
+    """Is this a switch that is off, or an empty text or list: what is so here as well?"""
+    return (value is False and key not in _ON_UNLESS_SAID) or value in ("", [], {})
 
 
 def _in_folder(loc: Loc) -> bool:

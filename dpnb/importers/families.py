@@ -22,6 +22,7 @@ from dpnb.schema.model import FACTS, FAMILIES, model_of
 SECTIONS: dict[str, type[ModelSection]] = {family: model_of(family) for family in FAMILIES}
 SINGLE_FILE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_CONVERTED = re.compile(r"(?P<owner>.*?)(?P<release>[^/]*)-Diffusers(?:-bf16)?/*")  # Wan's releases, for diffusers
 _HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/(.+\.safetensors)")
 
 
@@ -68,6 +69,17 @@ HOMES: Mapping[str, Home] = {
 }
 
 
+# Repositories for the sizes of a family, by what the name of a model has in it.
+_SIZES: Mapping[str, Mapping[str, str]] = {
+    "sd3": {
+        "large": "stabilityai/stable-diffusion-3.5-large",
+        "sd3_medium": "stabilityai/stable-diffusion-3-medium-diffusers",
+    },
+    "flux": {"schnell": "black-forest-labs/FLUX.1-schnell", "kontext": "black-forest-labs/FLUX.1-Kontext-dev"},
+    "wan": {"i2v": "Wan-AI/Wan2.1-I2V-14B-480P", "14b": "Wan-AI/Wan2.1-T2V-14B"},
+}
+
+
 def is_hub_id(name: str) -> bool:
     """Is this a repository on the Hugging Face hub (owner/name), by its look?"""
     return _HUB.fullmatch(name) is not None and not name.lower().endswith(SINGLE_FILE)
@@ -78,9 +90,12 @@ def takes(family: str, key: str) -> bool:
     return has_field(SECTIONS[family], key)
 
 
-def put_weights(draft: Draft, family: str, node: Node, key: str) -> None:
-    """Put what the source names its weights by under the key of the family that takes it."""
-    home, name = HOMES[family], node.text(key) or ""
+def put_weights(draft: Draft, family: str, node: Node, key: str, target: str = "") -> None:
+    """Put what the source names its weights by under the key of the family that takes it.
+
+    `target` is the key of a folder for weights that are not those of the model as a whole.
+    """
+    home, name = Home(target) if target else HOMES[family], node.text(key) or ""
     if found := _HUB_FILE.fullmatch(name):
         target = home.file or home.folder
         local = _local(found[1], found[2])
@@ -99,8 +114,8 @@ def put_weights(draft: Draft, family: str, node: Node, key: str) -> None:
             draft.put(node, key, f"model.{home.file}", local, note)
         else:
             draft.drop(node, key, f"{FACTS[family].title} is loaded from single files here, not from a folder.")
-    elif family == "wan" and name.rstrip("/").endswith("-Diffusers"):
-        official = name.rstrip("/").removesuffix("-Diffusers")
+    elif family == "wan" and (converted := _CONVERTED.fullmatch(name)):
+        official = f"{converted['owner'].replace('ai-toolkit/', 'Wan-AI/')}{converted['release']}"
         local = _local(official) if is_hub_id(name) else official
         note = f"Wan is loaded from the official release here. {_download(official, local)}"
         draft.put(node, key, f"model.{home.folder}", local, note)
@@ -111,8 +126,11 @@ def put_weights(draft: Draft, family: str, node: Node, key: str) -> None:
         draft.put(node, key, f"model.{home.folder}", name)
 
 
-def complete(draft: Draft, family: str) -> None:
-    """Add a path that does not exist yet for each part of the model that the source does not name."""
+def complete(draft: Draft, family: str, named: str = "") -> None:
+    """Add a path that does not exist yet for each part of the model that the source does not name.
+
+    `named` is what the source calls the model: it may tell its size.
+    """
     section, home = SECTIONS[family], HOMES[family]
     needs = list(section.facts.needs)
     started = [keys for keys in needs if any(draft.get(f"model.{key}") for key in keys)]
@@ -122,11 +140,11 @@ def complete(draft: Draft, family: str) -> None:
     for key in dict.fromkeys([*wanted, *required]):
         if draft.get(f"model.{key}"):
             continue
-        value, why = _missing(family, key, home)
+        value, why = _missing(family, key, home, named.lower())
         draft.add(f"model.{key}", value, why)
 
 
-def _missing(family: str, key: str, home: Home) -> tuple[Any, str]:
+def _missing(family: str, key: str, home: Home, named: str) -> tuple[Any, str]:
     if key == "max_sequence_length":
         return 256, "AuraFlow's own length; Pony V7 has 768."
     title = FACTS[family].title
@@ -134,7 +152,8 @@ def _missing(family: str, key: str, home: Home) -> tuple[Any, str]:
         path = f"models/{family}/text_encoder.safetensors"
         return [{"path": path, "type": home.encoder}], f"{title} needs its text encoder as one file: {_put_it(path)}"
     if key in ("diffusers_path", "ckpt_path"):
-        return _local(home.hub), f"{title} needs it. {_download(home.hub, _local(home.hub))}"
+        hub = next((repository for word, repository in _SIZES.get(family, {}).items() if word in named), home.hub)
+        return _local(hub), f"{title} needs it. {_download(hub, _local(hub))}"
     is_folder = ui_of(SECTIONS[family].model_fields[key]).path == "dir"
     path = f"models/{family}/{key.removesuffix('_path')}{'' if is_folder else '.safetensors'}"
     return path, f"{title} needs it: {_put_it(path)}"

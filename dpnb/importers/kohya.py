@@ -7,7 +7,7 @@ of pictures: kohya_dataset.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dpnb.importers import kohya_dataset, settings
@@ -16,7 +16,7 @@ from dpnb.importers.families import HOMES, SECTIONS, complete, put_weights, take
 from dpnb.importers.kohya_loss import put_loss
 from dpnb.importers.kohya_train import pairs_of, put_lengths, put_optimizer, put_sample, put_saving
 from dpnb.importers.report import Imported
-from dpnb.importers.source import Node, Source, read_source
+from dpnb.importers.source import Node, Source, as_number, read_source
 from dpnb.schema.foreign import KOHYA, MUSUBI
 from dpnb.schema.paths import kind_of_path
 
@@ -45,7 +45,9 @@ WAN_RELEASES = {
     "i2v-A14B": "Wan-AI/Wan2.2-I2V-A14B",
 }
 _DEFAULT = "kohya's default."
-_BY_HAND = f"Say the family with --model: {', '.join(SECTIONS)}."
+_BY_HAND = settings.one_of(SECTIONS)
+_UNETS = ("sdxl", "sd15")  # what networks.lora and LyCORIS are used for without another key that tells
+_TRAIN_TYPES = {"sdxl": "sdxl", "sd": "sd15", "flux": "flux", "sd3": "sd3", "lumina": "lumina_2", "anima": "anima"}
 
 
 def flattened(root: dict[str, Any]) -> dict[str, Any]:
@@ -72,10 +74,12 @@ def import_kohya(
         kohya_dataset.put_dataset(draft, dataset, with_training=False)
         return draft.finish(training=False)
     node = Node(_without_headers(training), flattened(training.root))
-    dataset = dataset or _named_dataset(node, environment)
+    dataset = dataset or _named_dataset(draft, node, environment)
     family = _family(node, model)
     _put_model(draft, node, family, by_hand=model is not None)
     _put_adapter(draft, node)
+    if dataset is not None and kohya_dataset.says(dataset, "batch_size") and node.has("train_batch_size"):
+        draft.drop(node, "train_batch_size", "batch_size of the dataset file takes its place, in kohya's scripts too.")
     put_lengths(draft, node)
     put_optimizer(draft, node, family)
     put_loss(draft, node, family)
@@ -84,12 +88,14 @@ def import_kohya(
     node.taken.add("dataset_config")
     draft.add("dataset", DATASET_FILE, "the folders stand in a file of their own.")
     if dataset is not None:
-        kohya_dataset.put_dataset(draft, dataset, with_training=True)
+        if trainer == KOHYA:
+            kohya_dataset.put_fallbacks(draft, node, dataset)
+        kohya_dataset.put_dataset(draft, dataset, with_training=True, masked=bool(node.flag("masked_loss")))
     else:
         kohya_dataset.put_train_data_dir(draft, node)
     draft.rest(node)
     settings.complete_monitoring(draft, "network_train", node.text("output_name") or "run")
-    complete(draft, family)
+    complete(draft, family, f"{node.text('pretrained_model_name_or_path')} {node.text('dit')} {node.text('task')}")
     return draft.finish()
 
 
@@ -111,13 +117,18 @@ def _is_musubi(training: Source | None, dataset: Source | None) -> bool:
     )
 
 
-def _named_dataset(node: Node, environment: Mapping[str, str]) -> Source | None:
+def _named_dataset(draft: Draft, node: Node, environment: Mapping[str, str]) -> Source | None:
     """The file that dataset_config names, from the working directory or beside the training file."""
     named = node.text("dataset_config")
     if not named:
         return None
-    for path in (Path(named), node.source.path.parent / named):
+    beside = (
+        node.source.path.parent / PurePosixPath(named.replace("\\", "/")).name
+    )  # it was written on another machine
+    for path in (Path(named), node.source.path.parent / named, beside):
         if kind_of_path(path) == "file":
+            if path == beside:
+                draft.put(node, "dataset_config", "dataset", DATASET_FILE, f"Read from {path}.")
             return read_source(path, environment)
     hint = "Correct the path, or name the dataset file behind the training file: dpnb import TRAINING DATASET."
     return node.source.fail(node.at("dataset_config"), f"'{named}' is no file.", hint)
@@ -129,8 +140,13 @@ def _named_dataset(node: Node, environment: Mapping[str, str]) -> Source | None:
 def _family(node: Node, model: str | None) -> str:
     if model is not None:
         return model
-    module, weights = node.text("network_module") or "", node.text("pretrained_model_name_or_path") or ""
+    written, weights = node.text("network_module") or "", node.text("pretrained_model_name_or_path") or ""
+    module = written.removeprefix("musubi_tuner.")
     found = MODULES.get(module)
+    if found == "flux" and node.data.get("model_type") == "chroma":
+        found = "chroma"
+    if found is None and str(node.data.get("model_version")).startswith("klein"):
+        found = "flux2"
     if found is None and module.startswith("networks.lora_"):
         node.source.fail(node.at("network_module"), f"'{module}' is for a family that is not trained here.", _BY_HAND)
     if found is None and node.has("clip_l"):
@@ -139,21 +155,36 @@ def _family(node: Node, model: str | None) -> str:
         found = "hunyuan-video"
     if found is None and node.has("task") and (node.text("task") or "").partition("-")[0] in ("t2v", "i2v", "flf2v"):
         found = "wan"
+    found = found or _said(node)
     if found is None:
         found = "sd15" if node.flag("v2") else settings.family_of_name(weights)
     if found is None:
         key = "network_module" if node.has("network_module") else "pretrained_model_name_or_path"
         message = f"does not tell which family is trained{f' ({module})' if module else ''}."
-        node.source.fail(node.at(key), message, _BY_HAND)
+        usual = module in ("networks.lora", "lycoris.kohya") and not node.has("dit")
+        node.source.fail(node.at(key), message, settings.one_of(_UNETS) if usual else _BY_HAND)
     return found
+
+
+def _said(node: Node) -> str | None:
+    """The family that GUIs around kohya's scripts write into the file."""
+    if node.data.get("sdxl") is True:
+        return "sdxl"
+    return _TRAIN_TYPES.get(str(node.data.get("model_train_type")).partition("-")[0])
 
 
 def _put_model(draft: Draft, node: Node, family: str, *, by_hand: bool) -> None:
     module = node.text("network_module")
     if by_hand:
         draft.add("model.type", family, "as --model says.")
-    elif module in MODULES:
+    elif family == "chroma" and node.has("model_type"):
+        draft.put(node, "model_type", "model.type", family)
+    elif family == "flux2" and node.has("model_version"):
+        draft.put(node, "model_version", "model.type", family)
+    elif (module or "").removeprefix("musubi_tuner.") in MODULES:
         draft.put(node, "network_module", "model.type", family)
+    elif (key := next((key for key in ("model_train_type", "sdxl") if node.has(key)), "")) and family == _said(node):
+        draft.put(node, key, "model.type", family)
     else:
         draft.add("model.type", family, "by the other keys; --model overrules it.")
     if node.has("mixed_precision"):
@@ -182,6 +213,8 @@ def _put_memory(draft: Draft, node: Node, family: str) -> None:
             draft.put(node, key, "model.text_encoder_fp8", True)
         elif node.flag(key):
             draft.drop(node, key, "text encoders are unloaded once captions are cached.")
+    if (pictures := node.whole("vae_batch_size")) is not None and pictures > 0:
+        draft.put(node, "vae_batch_size", "caching_batch_size", pictures)
     swapped = node.whole("blocks_to_swap")
     if swapped and SECTIONS[family].facts.block_swap:
         draft.put(node, "blocks_to_swap", "blocks_to_swap", swapped)
@@ -195,6 +228,9 @@ def _put_parts(draft: Draft, node: Node, family: str) -> None:
         "vae": ("vae", "vae_path"),
         "ae": ("vae", "vae_path"),
         "text_encoder": ("text_encoders", "text_encoder_path", "text_encoder"),
+        "text_encoder1": ("llm_path", "text_encoder_path"),
+        "text_encoder2": ("clip_path", "byt5_path"),
+        "qwen3": ("llm_path",),
         "t5": ("llm_path",),
         "byt5": ("byt5_path",),
         "gemma2": ("llm_path",),
@@ -208,7 +244,8 @@ def _put_parts(draft: Draft, node: Node, family: str) -> None:
         elif path and target is not None:
             draft.put(node, key, f"model.{target}", path)
         elif path:
-            draft.drop(node, key, f"{SECTIONS[family].facts.title} finds it in the folder of the whole model.")
+            whole = "the folder of the whole model" if HOMES[family].folder else "its checkpoint"
+            draft.drop(node, key, f"{SECTIONS[family].facts.title} finds it in {whole}.")
 
 
 def _put_adapter(draft: Draft, node: Node) -> None:
@@ -228,7 +265,7 @@ def _put_adapter(draft: Draft, node: Node) -> None:
     if kind not in _KINDS:
         hint = f"Use one of: {', '.join(_KINDS)}."
         node.source.fail(node.at("network_module"), f"the kind of adapter '{kind}' is not trained here.", hint)
-    weighted = str(arguments.any("dora_wd")).lower() == "true"
+    weighted = "true" in (str(arguments.any(key)).lower() for key in ("dora_wd", "use_dora"))
     draft.put(node, "network_module", "adapter.type", "dora" if weighted else _KINDS[kind])
     rank, alpha = node.whole("network_dim"), node.number("network_alpha")
     if rank is None:
@@ -244,6 +281,10 @@ def _put_adapter(draft: Draft, node: Node) -> None:
     if (dropout := node.number("network_dropout")) and _KINDS[kind] == "lora":
         draft.put(node, "network_dropout", "adapter.dropout", dropout)
     _put_network_args(draft, arguments, _KINDS[kind])
+    if paths := node.texts("base_weights"):
+        written = node.any("base_weights_multiplier")
+        weights = [as_number(item) for item in (written if isinstance(written, list) else [written])]
+        settings.put_fused(draft, node, "base_weights", paths, [weight for weight in weights if weight is not None])
 
 
 def _put_network_args(draft: Draft, node: Node, kind: str) -> None:

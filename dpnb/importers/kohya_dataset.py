@@ -14,6 +14,7 @@ from dpnb.importers import settings
 from dpnb.importers.ai_toolkit_dataset import SHUFFLED_ORDERS
 from dpnb.importers.draft import Draft
 from dpnb.importers.source import Node, Source, as_number
+from dpnb.schema.foreign import MUSUBI
 
 _INTERPOLATION = {"linear": "bilinear", "cubic": "bicubic", "area": "bicubic", "box": "bilinear"}
 _CLIPS = {
@@ -24,15 +25,53 @@ _CLIPS = {
     "full": ("single_beginning", "A clip is no longer than the longest of frame_buckets."),
 }
 _DEFAULT = "kohya's default."
+_MOST_FRAMES = 129  # musubi-tuner's own
+_LENGTH_STEP = 16
+_KOHYAS_JSON = "captions stand in .txt files, in captions.json or in a table: write those of kohya's JSON there."
+# Options of folders that a training file of sd-scripts may say for all of them.
+_OPTIONS = (
+    "resolution",
+    "enable_bucket",
+    "num_repeats",
+    "random_crop",
+    "flip_aug",
+    "resize_interpolation",
+    "shuffle_caption",
+    "caption_separator",
+    "keep_tokens",
+    "caption_dropout_rate",
+    "caption_tag_dropout_rate",
+    "caption_prefix",
+    "caption_extension",
+)
 _REPEATS = re.compile(r"(\d+)_")  # of the folder names of sd-scripts: 10_zorbi is seen ten times
 
 
-def put_dataset(draft: Draft, source: Source, *, with_training: bool) -> None:
-    """A dataset file; `with_training` puts what belongs to the training file there."""
+def says(source: Source, key: str) -> bool:
+    """Does a dataset file set this key, for all folders or for some?"""
+    root = Node(source, source.root)
+    tables = [root.table("general"), *root.tables("datasets")]
+    return any(table.has(key) for table in tables)
+
+
+def put_fallbacks(draft: Draft, node: Node, dataset: Source) -> None:
+    """What a training file says of folders holds in sd-scripts where the dataset file does not say it."""
+    general = Node(dataset, dataset.root).table("general")
+    for key in _OPTIONS:
+        if node.has(key) and general.has(key):
+            draft.drop(node, key, "the dataset file says it too, and takes precedence in kohya's scripts as well.")
+    left = {key: value for key, value in node.data.items() if key in _OPTIONS and not general.has(key)}
+    options = Node(node.source, left, node.loc)
+    _put_options(draft, options, None, with_training=False)
+    node.taken |= options.taken & left.keys()
+
+
+def put_dataset(draft: Draft, source: Source, *, with_training: bool, masked: bool = False) -> None:
+    """A dataset file; `with_training` puts what belongs to the training file there, `masked` is its masked_loss."""
     root = Node(source, source.root)
     general = root.table("general")
     _put_options(draft, general, None, with_training)
-    if not general.has("resolution"):
+    if draft.get("resolutions", file="dataset") is None:
         _add_default_resolution(draft, root)
     folder = 0
     for data in root.tables("datasets"):
@@ -40,7 +79,7 @@ def put_dataset(draft: Draft, source: Source, *, with_training: bool) -> None:
         for subset in subsets:
             if subset is not data:
                 _put_options(draft, data, folder, with_training)
-            _put_folder(draft, subset, folder)
+            _put_folder(draft, subset, folder, masked)
             _put_options(draft, subset, folder, with_training)
             draft.rest(subset)
             folder += 1
@@ -80,7 +119,7 @@ def _repeated_folders(path: str) -> list[tuple[str, int]]:
     return [(folder, repeats) for folder, repeats in named if repeats > 0]
 
 
-def _put_folder(draft: Draft, node: Node, folder: int) -> None:
+def _put_folder(draft: Draft, node: Node, folder: int, masked: bool) -> None:
     """What a subset alone can say: where its pictures lie."""
     key = next((key for key in ("image_dir", "image_directory", "video_directory") if node.text(key)), None)
     table = next((key for key in ("image_jsonl_file", "video_jsonl_file") if node.text(key)), None)
@@ -92,10 +131,29 @@ def _put_folder(draft: Draft, node: Node, folder: int) -> None:
         hint = "Name it as image_dir (sd-scripts), image_directory or video_directory (musubi-tuner)."
         node.source.fail(node.loc, "names no folder of pictures or clips.", hint)
     for key in ("conditioning_data_dir", "control_directory"):
-        if path := node.text(key):
+        if (path := node.text(key)) and masked:
+            draft.put_folder(node, key, "mask_path", path, folder)
+        elif path:
             settings.put_controls(draft, node, key, [path], folder)
+    if path := node.text("mask_directory"):
+        draft.put_folder(node, "mask_directory", "mask_path", path, folder)
+    if node.has("metadata_file"):
+        draft.drop(node, "metadata_file", _KOHYAS_JSON)
     if node.flag("is_reg"):
         draft.put_folder(node, "is_reg", "loss_weight", 1.0, folder)
+    _put_frames(draft, node, folder)
+
+
+def _put_frames(draft: Draft, node: Node, folder: int) -> None:
+    """Lengths of clips; frame_extraction = full takes each clip as long as it is, whatever target_frames says."""
+    if node.text("frame_extraction") == "full":
+        most = node.whole("max_frames") or _MOST_FRAMES
+        lengths = [1, *range(_LENGTH_STEP + 1, most, _LENGTH_STEP), most]
+        key = "max_frames" if node.has("max_frames") else "frame_extraction"
+        draft.put_folder(node, key, "frame_buckets", lengths, folder, "A clip is cut to the longest that it has.")
+        if node.has("target_frames"):
+            draft.drop(node, "target_frames", "frame_extraction = full takes no notice of it.")
+        return
     frames = node.any("target_frames")
     if frames is not None:
         counts = [as_number(item) for item in (frames if isinstance(frames, list) else [frames])]
@@ -193,7 +251,8 @@ def _resolution(node: Node) -> list[Any]:
 
 def _add_default_resolution(draft: Draft, root: Node) -> None:
     if any(not data.has("resolution") for data in root.tables("datasets")):
-        draft.add("resolutions", [512], "no other is given.", file="dataset")
+        default, whose = ([[960, 544]], "musubi-tuner's") if draft.trainer == MUSUBI else ([512], "kohya's")
+        draft.add("resolutions", default, f"{whose} default.", file="dataset")
 
 
 def _add_bounds(draft: Draft) -> None:

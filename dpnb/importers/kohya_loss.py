@@ -33,8 +33,10 @@ def put_loss(draft: Draft, node: Node, family: str) -> None:
         draft.put(node, "debiased_estimation_loss", "model.debiased_estimation_loss", True)
     if node.flag("zero_terminal_snr") and draft.get("model.v_pred"):
         draft.put(node, "zero_terminal_snr", "model.v_pred", True)
-    if offset := node.number("noise_offset"):
+    if (offset := node.number("noise_offset")) and takes(family, "min_snr_gamma"):
         draft.put(node, "noise_offset", "loss.noise_offset", offset)
+    elif offset:
+        draft.drop(node, "noise_offset", "kohya's scripts do not use it for a model that learns a flow.")
     scheme = node.text("weighting_scheme")
     if scheme in _FLOW_WEIGHTS and scheme != "none":
         draft.put(node, "weighting_scheme", "loss.weighting", scheme)
@@ -68,6 +70,8 @@ def _put_timesteps(draft: Draft, node: Node, family: str) -> None:
             draft.put(node, "sigmoid_scale", "model.sigmoid_scale", float(scale))
         else:
             draft.drop(node, "sigmoid_scale", "timesteps are drawn uniform.")
+    if node.has("logit_std") and written != "logsnr" and node.text("weighting_scheme") != "logit_normal":
+        draft.drop(node, "logit_std", f"timestep_sampling = {written or 'sigma'} does not use it.")
     for key, target in (("min_timestep", "min_t"), ("max_timestep", "max_t")):
         bound = node.number(key)
         if bound is not None and takes(family, target):

@@ -21,7 +21,7 @@ _MOST_STEPS = 1600  # sd-scripts' and musubi-tuner's own
 def put_lengths(draft: Draft, node: Node) -> None:
     """Batch size, epochs or steps, and the warm-up."""
     epochs, steps = node.whole("max_train_epochs"), node.whole("max_train_steps")
-    if (batch := node.whole("train_batch_size")) is not None:
+    if "train_batch_size" not in node.taken and (batch := node.whole("train_batch_size")) is not None:
         draft.put(node, "train_batch_size", "micro_batch_size_per_gpu", batch)
     if epochs is not None:
         draft.put(node, "max_train_epochs", "epochs", epochs)
@@ -82,13 +82,19 @@ def _put_rate(draft: Draft, node: Node, family: str) -> None:
         draft.drop(node, "learning_rate", "unet_lr takes its place.")
     if of_parts:
         _put_part_rates(draft, node, family)
+    else:
+        node.taken.add("network_train_unet_only")
+        if node.has("text_encoder_lr"):
+            draft.drop(node, "text_encoder_lr", "only the text encoders of sdxl and sd15 can be trained.")
     if node.has("lr_scheduler"):
         settings.put_schedule(draft, node, "lr_scheduler")
 
 
 def _put_part_rates(draft: Draft, node: Node, family: str) -> None:
     """Learning rates of UNet and text encoders, for sdxl and sd15."""
-    if (rate := node.number("unet_lr")) is not None:
+    if node.flag("network_train_text_encoder_only"):
+        draft.put(node, "network_train_text_encoder_only", "model.unet_lr", 0.0, "A rate of 0 leaves it as it is.")
+    elif (rate := node.number("unet_lr")) is not None:
         draft.put(node, "unet_lr", "model.unet_lr", rate)
     targets = ["text_encoder_1_lr", "text_encoder_2_lr"] if family == "sdxl" else ["text_encoder_lr"]
     written = node.any("text_encoder_lr")

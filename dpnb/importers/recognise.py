@@ -10,10 +10,29 @@ from dpnb.importers.ai_toolkit import import_job
 from dpnb.importers.families import SECTIONS
 from dpnb.importers.kohya import flattened, import_kohya
 from dpnb.importers.report import Imported
-from dpnb.importers.source import Source, read_source
-from dpnb.importers.transformer_lab import import_parameters, parameters_in
+from dpnb.importers.source import YAML_ENDINGS, Source, read_source
+from dpnb.importers.transformer_lab import import_parameters, parameters_in, unfolded
 from dpnb.schema.foreign import KOHYA, MUSUBI, rows
 
+_BEGIN = "Begin with `dpnb new`."
+# Keys that only the files of programs have that are not imported: the program, and what to do instead.
+_OTHERS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (
+        ("LoRA_type", "max_resolution", "num_cpu_threads_per_process"),
+        "kohya's GUI",
+        "Import the .toml that the GUI writes into the output folder when a training starts.",
+    ),
+    (("_source_script", "dit_path"), "a GUI for musubi-tuner", _BEGIN),
+    (("data_backend_config", "model_family", "base_model_precision"), "SimpleTuner", _BEGIN),
+    (("model_kind", "bf16_params"), "EriDiffusion's templates", _BEGIN),
+    (
+        ("training_method", "concept_file_name"),
+        "OneTrainer",
+        "Begin with `dpnb new`: `dpnb validate` says what a key of OneTrainer is called here.",
+    ),
+)
+_ERI_TABLES = {"model", "training", "dataset"}
+_OURS = ("adapter", "optimizer", "output_dir", "micro_batch_size_per_gpu", "epochs")
 _FEWEST = 2  # keys of a trainer that a file must have to be taken for one of its files
 _KNOWN = (
     "It has no `config.process` (AI Toolkit), no `datasets` or `network_module` (kohya) and no `lora_r` or "
@@ -55,16 +74,35 @@ def _kind(source: Source) -> str:
     config = root.get("config")
     if isinstance(config, dict) and "process" in config:
         return "AI Toolkit job"
-    if parameters_in(root) is not None:
+    _refuse_others(source)
+    if parameters_in(unfolded(source).root) is not None:
         return "Transformer Lab parameters"
-    if "directory" in root or (isinstance(root.get("model"), dict) and "type" in root["model"]):
+    model = root.get("model")
+    if "directory" in root or (isinstance(model, dict) and _is_ours(root, model)):
         source.fail((), "is in the format of dpnb and diffusion-pipe already.", "Check it with `dpnb validate`.")
     if isinstance(root.get("datasets"), list) or (isinstance(root.get("general"), dict) and len(root) == 1):
         return "kohya dataset"
-    keys = set(flattened(root)) & (rows(KOHYA, "training").keys() | rows(MUSUBI, "training").keys())
+    keys = set() if source.path.suffix.lower() in YAML_ENDINGS else set(flattened(root))
+    keys &= rows(KOHYA, "training").keys() | rows(MUSUBI, "training").keys()
     if len(keys) >= _FEWEST:
         return "kohya training"
-    if "training_method" in root:
-        hint = "Begin with `dpnb new`: `dpnb validate` says what a key of OneTrainer is called here."
-        return source.fail(("training_method",), "is a key of OneTrainer, whose files are not imported.", hint)
     return source.fail((), "is not recognised as the file of another trainer.", _KNOWN)
+
+
+def _refuse_others(source: Source) -> None:
+    """Raise `ConfigError` for a file of a program whose files are not imported."""
+    for keys, program, hint in _OTHERS:
+        if (key := next((key for key in keys if key in source.root), None)) is not None:
+            source.fail((key,), f"is a key of {program}, whose files are not imported.", hint)
+    yaml = source.path.suffix.lower() in YAML_ENDINGS
+    if (
+        yaml
+        and source.root.keys() >= _ERI_TABLES
+        and all(isinstance(source.root[table], dict) for table in _ERI_TABLES)
+    ):
+        message = "is a table of EriDiffusion's trainers of one model, whose files are not imported."
+        source.fail(("training",), message, "Its files with `config.process` are; or begin with `dpnb new`.")
+
+
+def _is_ours(root: Mapping[str, object], model: Mapping[str, object]) -> bool:
+    return "type" in model and (model["type"] in SECTIONS or any(key in root for key in _OURS))

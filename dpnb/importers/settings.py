@@ -45,6 +45,11 @@ _ALIASES = {
     "automagic2": ("automagic", "It is the first Automagic."),
     "automagic3": ("automagic", "It is the first Automagic."),
     "adamwschedulefree": ("ScheduleFreeAdamW", ""),
+    "radamschedulefree": ("ScheduleFreeRAdam", ""),
+    "sgdschedulefree": ("ScheduleFreeSGD", ""),
+    "prodigyopt": ("Prodigy", ""),
+    "prodigy_schedulefree": ("Prodigy", "Its schedule-free form is not there."),
+    "prodigyplusschedulefree": ("Prodigy", "Its schedule-free form is not there."),
     "adamw_torch": ("adamw", ""),
 }
 _SCHEDULES = {
@@ -110,6 +115,16 @@ def optimizer_section(draft: Draft) -> type[Section]:
     table = {"type": draft.get("optimizer.type") or "adamw"}
     section = section_for(OPTIMIZERS, table)
     return OtherOptimizer.for_table(table) if section is OtherOptimizer else section
+
+
+def put_fused(draft: Draft, node: Node, key: str, paths: list[str], weights: list[float]) -> None:
+    """Adapters that are merged into the frozen weights before the training; a weight that is not given is 1."""
+    if not draft.get("adapter.type"):
+        draft.drop(node, key, "there is no [adapter] that they could be merged beside.")
+        return
+    padded = [*weights, *[1.0] * (len(paths) - len(weights))]
+    fused = [{"path": path, "weight": float(weight)} for path, weight in zip(paths, padded, strict=False)]
+    draft.put(node, key, "adapter.fuse_adapters", fused)
 
 
 def put_schedule(draft: Draft, node: Node, key: str) -> None:
@@ -201,6 +216,11 @@ def complete_monitoring(draft: Draft, project: str, run: str) -> None:
     for key, value in (("wandb_tracker_name", project), ("wandb_run_name", run)):
         if not draft.get(f"monitoring.{key}"):
             draft.add(f"monitoring.{key}", value, "Weights & Biases needs it.")
+
+
+def one_of(choices: Iterable[str]) -> str:
+    """A hint that names families to choose from."""
+    return f"Say the family with --model: {', '.join(choices)}."
 
 
 def family_of_name(name: str) -> str | None:

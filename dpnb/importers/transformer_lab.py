@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from dpnb.importers import settings
@@ -16,6 +17,7 @@ from dpnb.schema.dataset import Dataset
 from dpnb.schema.foreign import TRANSFORMER_LAB, Row, rows
 from dpnb.schema.model import FACTS
 from dpnb.schema.training import Training
+from dpnb.toml.places import nearest_place
 
 NAMES = (
     "adaptor_name",
@@ -72,6 +74,7 @@ ARCHITECTURES = {
     "StableDiffusionPipeline": "sd15",
 }
 _BELOW = ("", "config", "parameters")  # where a file keeps its parameters
+_TEXT = "config_json"  # of a task: its parameters, as JSON in a text
 _FEWEST = 3  # parameters that a file must have to be taken for one of Transformer Lab's
 _DEFAULT = "Transformer Lab's default."
 
@@ -87,6 +90,24 @@ def _home(name: str) -> Row:
 
 
 PARAMETERS: dict[str, Row] = {name: _home(name) for name in NAMES}
+
+
+def unfolded(source: Source) -> Source:
+    """A recipe or a task, whose parameters stand in one text of JSON, as the file of its parameters."""
+    tasks = source.root.get("tasks")
+    for loc, task in [
+        ((), source.root),
+        *((("tasks", i), task) for i, task in enumerate(tasks if isinstance(tasks, list) else [])),
+    ]:
+        text = task.get(_TEXT) if isinstance(task, dict) else None
+        try:
+            root = json.loads(text) if isinstance(text, str) else None
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(root, dict) and parameters_in(root) is not None:
+            place = nearest_place(source.places, (*loc, _TEXT))
+            return Source(source.path, root, {(): place})
+    return source
 
 
 def parameters_in(root: dict[str, Any]) -> tuple[str, ...] | None:
@@ -105,6 +126,7 @@ def parameters_in(root: dict[str, Any]) -> tuple[str, ...] | None:
 def import_parameters(source: Source, *, name: str | None, model: str | None) -> Imported:
     """One set of parameters; `name` replaces adaptor_name, `model` says the family."""
     draft = Draft("Transformer Lab", TRANSFORMER_LAB)
+    source = unfolded(source)
     node = Node(source, source.root)
     for below in parameters_in(source.root) or ():
         outer, node = node, node.table(below)

@@ -11,6 +11,7 @@ _TXT = "Captions stand in .txt files or in captions.json; rename files with anot
 _SIZES = "Aspect ratios bound the buckets: min_ar, max_ar and num_ar_buckets."
 _TAGS = "It is how many shuffled orders are cached, such as 10; 0 is off."
 _SHARE = "It is a share of the pictures, such as 0.5; 0 is off."
+_CONTROL_SIZE = "Control pictures are resized like the pictures themselves; leave it out."
 _IMPORT = "`dpnb import` makes files of ours of the whole."
 
 KOHYA_FOLDERS: dict[str, tuple[str, str]] = {
@@ -42,6 +43,7 @@ KOHYA_FOLDERS: dict[str, tuple[str, str]] = {
     "skip_image_resolution": ("", "Small pictures are enlarged; move those that are too small out of the folder."),
     "alpha_mask": ("directory.mask_path", "Masks are pictures of their own."),
     "cache_info": ("", "Sizes and captions are read anew, headers only; leave it out."),
+    "validation_seed": ("eval_datasets", "It is in the training file: held-out pictures are chosen by hand."),
     "validation_split": (
         "eval_datasets",
         "It is in the training file: held-out pictures have a dataset file of their own.",
@@ -74,8 +76,12 @@ MUSUBI_FOLDERS: dict[str, tuple[str, str]] = {
     "frame_sample": ("video_clip_mode", "It is in the training file."),
     "source_fps": ("", "Clips are re-timed from their own frame rate to the model's; leave it out."),
     "fp_latent_window_size": ("", "FramePack is not trained here."),
-    "no_resize_control": ("", "Control pictures are resized like the pictures themselves; leave it out."),
-    "control_resolution": ("", "Control pictures are resized like the pictures themselves; leave it out."),
+    "no_resize_control": ("", _CONTROL_SIZE),
+    "control_resolution": ("", _CONTROL_SIZE),
+    "qwen_image_edit_no_resize_control": ("", _CONTROL_SIZE),
+    "qwen_image_edit_control_resolution": ("", _CONTROL_SIZE),
+    "flux_kontext_no_resize_control": ("", _CONTROL_SIZE),
+    "mask_directory": ("directory.mask_path", ""),
     "multiple_target": ("", "A picture has one target; layers are not trained here."),
 }
 
@@ -120,6 +126,10 @@ AI_TOOLKIT_ONLY_FOLDERS: dict[str, tuple[str, str]] = {
     "shrink_video_to_frames": ("video_clip_mode", "It is in the training file."),
     "fps": ("", "Clips are re-timed to the model's frame rate; leave it out."),
     "num_workers": ("", _NO_WORKERS),
+    "do_i2v": ("model.ckpt_path", "It is in the training file: a checkpoint for image-to-video is trained as one."),
+    "do_audio": ("", "Clips are trained without their sound; leave it out."),
+    "controls": ("directory.control_path", "Control pictures are not made here: put them into a folder."),
+    "clip_image_path": ("", "Adapters for pictures as prompts are not trained here."),
 }
 
 ONETRAINER_FOLDERS: dict[str, tuple[str, str]] = {

@@ -160,7 +160,7 @@ def test_a_job_for_flux_becomes_both_files(tmp_path: Path) -> None:
     assert (result.model.dtype, result.model.transformer_dtype) == ("bfloat16", "float8")
     assert (result.model.timestep_sample_method, result.model.flux_shift) == ("uniform", True)
     assert (result.adapter.type, result.adapter.rank, result.adapter.alpha) == ("lora", 32, None)
-    assert result.adapter.exclude_modules == r".*(?:norm_out|proj_out).*"
+    assert result.adapter.exclude_modules == r"(?:norm_out|.*proj_out).*"
     assert (result.optimizer.type, result.optimizer.lr) == ("adamw8bit", 1e-4)
     assert result.optimizer.weight_decay == 1e-4
     assert (result.lr_scheduler, result.activation_checkpointing) == ("cosine", True)
@@ -385,7 +385,7 @@ def test_without_a_network_the_whole_model_is_trained(tmp_path: Path) -> None:
 def test_parts_of_names_become_one_expression(tmp_path: Path) -> None:
     kwargs = {"only_if_contains": ["transformer.blocks.1."], "ignore_if_contains": ["attn"]}
     adapter = training(read(tmp_path, small(network={"linear": 4, "network_kwargs": kwargs}))).adapter
-    assert adapter.exclude_modules == r"(?!.*(?:blocks\.1\.)).*|.*(?:attn).*"
+    assert adapter.exclude_modules == r"(?!blocks\.1\.).*|(?:.*attn).*"
 
 
 def test_a_schedule_that_is_not_there_becomes_the_nearest(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_what_has_no_equivalent_says_why(tmp_path: Path) -> None:
     imported = read(tmp_path, SDXL)
     assert notes(imported, "rotation_degrees") == ["it is off (random_rotation)."]
     assert notes(imported, "huber_c") == ["the loss is the squared error (loss_type)."]
-    assert notes(imported, "enable_xformers_memory_efficient_attention") == ["PyTorch's own attention is used."]
+    assert notes(imported, "enable_xformers_memory_efficient_attention") == ["nothing to do for it here."]  # it is off
     assert notes(imported, "max_grad_norm") == ["It has no effect in Transformer Lab (a fault)."]
     imported = read(tmp_path, without("eval_prompt", lr_scheduler="constant", use_ema=False))
     assert notes(imported, "eval_steps") == ["no samples are drawn: eval_prompt is empty."]
