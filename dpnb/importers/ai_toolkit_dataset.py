@@ -99,7 +99,7 @@ def _put_pictures(draft: Draft, node: Node, folder: int) -> None:
         draft.put_folder(node, "mask_path", "mask_path", path, folder)
     else:
         node.taken |= {"mask_min_value", "invert_mask"}
-    for key in ("control_path", "control_path_1"):
+    for key in ("control_path", "control_path_1", "control_path_2", "control_path_3"):
         if paths := node.texts(key):
             settings.put_controls(draft, node, key, paths, folder)
 

@@ -198,15 +198,14 @@ def short(prompts: list[dict[str, Any]]) -> list[Any]:
 
 
 def put_controls(draft: Draft, node: Node, key: str, paths: list[str], folder: int) -> None:
-    """The folder of control pictures of one folder, in families that are trained on pairs."""
+    """A folder's folders of control pictures, added to those that it has, in families that are trained on pairs."""
     family = draft.get("model.type")
     if family is not None and not FACTS[family].edit:
         draft.drop(node, key, f"{FACTS[family].title} is not trained on pairs of pictures.")
-    elif draft.get("control_path", folder, "dataset") is not None:
-        draft.drop(node, key, "there is one folder of control pictures.")
-    else:
-        note = "" if len(paths) == 1 else "There is one folder of control pictures."
-        draft.put_folder(node, key, "control_path", paths[0], folder, note)
+        return
+    there = draft.get("control_path", folder, "dataset") or []
+    paths = [*([there] if isinstance(there, str) else there), *paths]
+    draft.put_folder(node, key, "control_path", paths[0] if len(paths) == 1 else paths, folder)
 
 
 def complete_monitoring(draft: Draft, project: str, run: str) -> None:

@@ -117,6 +117,8 @@ AI_TOOLKIT_ONLY_FOLDERS: dict[str, tuple[str, str]] = {
     "augments": ("augmentation", ""),
     "augmentations": ("augmentation", ""),
     "control_path_1": ("directory.control_path", "It takes a list of folders too (dpnb's own trainer alone)."),
+    "control_path_2": ("directory.control_path", "It takes a list of folders too (dpnb's own trainer alone)."),
+    "control_path_3": ("directory.control_path", "It takes a list of folders too (dpnb's own trainer alone)."),
     "inpaint_path": ("directory.control_path", ""),
     "invert_mask": ("directory.mask_path", "White is trained in full, black not at all; invert the masks."),
     "mask_min_value": ("directory.mask_path", "Paint what should count a little in grey instead of black."),

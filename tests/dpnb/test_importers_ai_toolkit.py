@@ -196,7 +196,7 @@ def test_folders_of_a_job_become_directories(tmp_path: Path) -> None:
     assert (first.path, first.resolutions, first.num_repeats) == ("/data/zorbi", [512, 768], 2)
     assert (first.caption_dropout, first.cache_shuffle_num, first.keep_first_tags) == (0.05, 10, 1)
     assert first.mask_path == "/data/masks"
-    assert (second.resolutions, second.loss_weight, second.control_path) == ([512], 1.0, "/data/c1")
+    assert (second.resolutions, second.loss_weight, second.control_path) == ([512], 1.0, ["/data/c1", "/data/c2"])
     assert second.augmentation is not None
     assert second.augmentation.flip == 0.5
 
@@ -230,7 +230,6 @@ def test_what_has_no_equivalent_says_why(tmp_path: Path) -> None:
         "captions stand in .txt files or in captions.json: rename the .caption files."
     ]
     assert "--ctrl_img a.png in prompt 1 means nothing here." in notes(imported, "sample.prompts")
-    assert notes(imported, "datasets[1].control_path") == ["There is one folder of control pictures."]
     assert notes(imported, "model.name_or_path") == [
         "Download it with `hf download black-forest-labs/FLUX.1-dev --local-dir models/FLUX.1-dev`, or name the "
         "folder where it lies."

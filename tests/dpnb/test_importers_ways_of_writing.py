@@ -392,3 +392,12 @@ def test_parameters_in_a_recipe(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_files_of_other_programs_are_known_by_name(tmp_path: Path, name: str, text: str, message: str) -> None:
     assert failure(tmp_path / name, text) == message
+
+
+def test_every_folder_of_control_pictures_of_a_folder_is_named(tmp_path: Path) -> None:
+    folder = {"folder_path": "d", "control_path_1": "/c1", "control_path_2": "/c2", "control_path_3": "/c3"}
+    model = {"name_or_path": "Qwen/Qwen-Image-Edit-2509", "arch": "qwen_image_edit_plus"}
+    imported = read(tmp_path, small(datasets=[folder], model=model))
+    assert dataset(imported).directory[0].control_path == ["/c1", "/c2", "/c3"]
+    one = {"folder_path": "d", "control_path": "/c1", "control_path_2": None}
+    assert dataset(read(tmp_path, small(datasets=[one], model=model))).directory[0].control_path == "/c1"
