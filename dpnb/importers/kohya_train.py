@@ -21,6 +21,8 @@ _MOST_STEPS = 1600  # sd-scripts' and musubi-tuner's own
 def put_lengths(draft: Draft, node: Node) -> None:
     """Batch size, epochs or steps, and the warm-up."""
     epochs, steps = node.whole("max_train_epochs"), node.whole("max_train_steps")
+    if node.has("epoch"):
+        draft.drop(node, "epoch", "kohya's GUI writes it; its scripts read max_train_epochs.")
     if "train_batch_size" not in node.taken and (batch := node.whole("train_batch_size")) is not None:
         draft.put(node, "train_batch_size", "micro_batch_size_per_gpu", batch)
     if epochs is not None:

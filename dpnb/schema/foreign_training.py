@@ -104,7 +104,6 @@ KOHYA: dict[str, tuple[str, str]] = {
         "That is for sdxl and sd15; other families name a folder (model.diffusers_path) or the files of the parts.",
     ),
     "train_batch_size": ("micro_batch_size_per_gpu", ""),
-    "epoch": ("epochs", "kohya's GUI writes it beside max_train_epochs, which its scripts read."),
     "qwen3": ("model.llm_path", ""),
     "attn_mode": ("", _OWN_ATTENTION),
     "vae_disable_cache": ("", _VAE),
