@@ -178,22 +178,32 @@ def aspect_ratios(settings: DirectorySettings) -> list[float]:
     if not settings.enable_ar_bucket:
         return [1.0]
     if settings.ar_buckets is not None:
-        ratios = [r[0] / r[1] if isinstance(r, list) else float(r) for r in settings.ar_buckets]
-    else:
-        # check_dataset has made sure of all three
-        assert settings.min_ar is not None
-        assert settings.max_ar is not None
-        assert settings.num_ar_buckets is not None
-        gaps = max(1, settings.num_ar_buckets - 1)
-        step = math.log(settings.max_ar / settings.min_ar) / gaps
-        ratios = [settings.min_ar * math.exp(step * i) for i in range(settings.num_ar_buckets)]
-    return sorted({round(ratio, 3) for ratio in ratios})
+        return sorted({round(r[0] / r[1] if isinstance(r, list) else float(r), 3) for r in settings.ar_buckets})
+    # check_dataset has made sure of all three
+    assert settings.min_ar is not None
+    assert settings.max_ar is not None
+    assert settings.num_ar_buckets is not None
+    gaps = settings.num_ar_buckets - 1
+    step = math.log(settings.max_ar / settings.min_ar) / max(1, gaps)
+    ratios = [settings.min_ar * math.exp(step * i) for i in range(settings.num_ar_buckets)]
+    return sorted({_round_thousandths(ratio) for ratio in [*ratios[:gaps], settings.max_ar if gaps else ratios[0]]})
+
+
+def _round_thousandths(value: float) -> float:
+    """Rounded to three digits as NumPy rounds, which upstream's own numbers are in: 0.0845 becomes 0.084.
+
+    Numbers that stand in the file are rounded by Python there: 0.0845 becomes 0.085.
+    """
+    return round(value * 1000) / 1000
 
 
 def areas_px(settings: DirectorySettings) -> list[float]:
-    """Target areas of a folder in pixels, ascending; a [width, height] pair means the area of that picture."""
-    sides = settings.resolutions or []
-    return sorted({float(r[0] * r[1]) if isinstance(r, list) else round(r, 3) ** 2 for r in sides})
+    """Target areas of a folder in pixels, ascending; a [width, height] pair means about the area of that picture.
+
+    Upstream takes the side of a square of that area, and rounds it to three digits.
+    """
+    sides = (math.sqrt(r[0] * r[1]) if isinstance(r, list) else r for r in settings.resolutions or [])
+    return sorted({float(round(side, 3) ** 2) for side in sides})
 
 
 def round_to(value: float, multiple: int) -> int:
@@ -254,7 +264,7 @@ def size_bucket(
     `video` as in `clip_length`.
     """
     video = frames > 1 if video is None else video
-    ratios = {size: round(size.width_px / size.height_px, 3) for size in sizes}
+    ratios = {size: _round_thousandths(size.width_px / size.height_px) for size in sizes}
     nearest = nearest_ratio(width_px, height_px, sorted(set(ratios.values())))
     fitting = [s for s in sizes if ratios[s] == nearest and s.frames <= frames and (s.frames > 1 or not video)]
     alike = sorted(s for s in fitting if s.frames == max(f.frames for f in fitting))

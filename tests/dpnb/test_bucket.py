@@ -100,9 +100,18 @@ def test_aspect_ratios():
     assert aspect_ratios(DirectorySettings(ar_buckets=[2.0])) == [1.0]
 
 
+def test_ratios_between_two_thousandths_go_where_upstream_puts_them():
+    """Python rounds what stands in a file, NumPy what it has spaced."""
+    explicit = DirectorySettings(enable_ar_bucket=True, ar_buckets=[[169, 2000]])
+    assert aspect_ratios(explicit) == [round(169 / 2000, 3)] == [0.085]
+    spaced = DirectorySettings(enable_ar_bucket=True, min_ar=0.0845, max_ar=1.0005, num_ar_buckets=2)
+    assert aspect_ratios(spaced) == np.round([0.0845, 1.0005], 3).tolist() == [0.084, 1.0]
+
+
 def test_areas():
     assert areas_px(DirectorySettings(resolutions=[768, 512, 512.0001])) == [512**2, 768**2]
     assert areas_px(DirectorySettings(resolutions=[[1280, 720], [720, 1280]])) == [1280 * 720]
+    assert areas_px(DirectorySettings(resolutions=[[512, 768]])) == [627.069**2]
 
 
 def test_nearest_ratio_ties_go_to_the_smaller():
@@ -372,7 +381,7 @@ def upstream_buckets(file: Row, keys: DirectorySettings, facts: FamilyFacts) -> 
     cut = lambda frames: max(1, (frames - 1) // facts.frames_per_latent * facts.frames_per_latent + 1)  # noqa: E731
     frames = int(file.frames * facts.fps / file.fps) if file.fps else 1
     if keys.size_buckets is not None:
-        ratios = np.array([round(w / h, 3) for w, h, _ in keys.size_buckets])
+        ratios = np.round([w / h for w, h, _ in keys.size_buckets], 3)
         distances = np.abs(np.log(file.width_px / file.height_px) - np.log(np.unique(ratios)))
         nearest = np.unique(ratios)[np.argmin(distances)]
         fitting = [
@@ -386,17 +395,17 @@ def upstream_buckets(file: Row, keys: DirectorySettings, facts: FamilyFacts) -> 
     if not keys.enable_ar_bucket:
         ratios = np.array([1.0])
     elif keys.ar_buckets is not None:
-        ratios = np.array([r[0] / r[1] if isinstance(r, list) else r for r in keys.ar_buckets])
+        ratios = np.array([round(r[0] / r[1] if isinstance(r, list) else r, 3) for r in keys.ar_buckets])
     else:
-        ratios = np.geomspace(keys.min_ar, keys.max_ar, num=keys.num_ar_buckets)
-    ratios = np.unique(np.round(ratios, 3))
+        ratios = np.round(np.geomspace(keys.min_ar, keys.max_ar, num=keys.num_ar_buckets), 3)
+    ratios = np.unique(ratios)
     ratio = ratios[np.argmin(np.abs(np.log(file.width_px / file.height_px) - np.log(ratios)))]
     length = max((length for length in {1, *keys.frame_buckets} if length <= frames), default=1)
     if file.fps and cut(length) == 1:
         return []
     found = []
     for side in keys.resolutions:
-        area = side[0] * side[1] if isinstance(side, list) else round(side, 3) ** 2
+        area = round(math.sqrt(side[0] * side[1]) if isinstance(side, list) else side, 3) ** 2
         width = math.sqrt(area * ratio)
         found.append((float(ratio), rounded(width), rounded(area / width), cut(length)))
     return list(dict.fromkeys(found))
