@@ -143,6 +143,27 @@ def test_any_entries_beside_each_other(cache):
                 assert bytes_of(found) == bytes_of(tensor)
 
 
+@pytest.mark.parametrize("apart", [0, 256])
+def test_large_entries_of_one_shape_and_of_others_beside_them(cache, monkeypatch, apart):
+    """Those of one shape are cut apart at once, those of several tensors one by one; each is what was put."""
+    monkeypatch.setattr("trainer.data.cache._MOST_APART", apart)
+    entries = {}
+    for number in range(12):
+        large = torch.full((4, 64, 64), float(number))
+        small = torch.arange(3, dtype=torch.int64) + number
+        shapes = ({"latents": large}, {"latents": large, "n": small}, {"latents": large[:, :32].contiguous()})
+        key = Key("latents", f"{number:064x}")
+        entries[key] = shapes[0 if number < 6 else number % 3]
+        cache.put(key, entries[key])
+    cache.flush()
+    again = Cache(cache.root)
+    for _ in range(2):
+        for key, tensors in entries.items():
+            found = again.get(key)
+            assert found.keys() == tensors.keys()
+            assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
 def test_others_see_what_is_flushed(cache):
     reader = Cache(cache.root)
     assert not reader.has(KEY)
@@ -169,6 +190,23 @@ def test_threads_that_ask_while_shards_are_taken_in_wait_for_them(cache):
 
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(ask, range(8)))
+
+
+def test_what_another_thread_takes_in_between_two_looks_is_found(cache, monkeypatch):
+    entry = Key("latents", "7" * 64)
+    cache.put(entry, {"latents": torch.zeros(2)})
+    cache.flush()
+    settled_ns = time.time_ns() - 60 * 10**9
+    os.utime(cache.root / "latents", ns=(settled_ns, settled_ns))
+    reader = Cache(cache.root)
+    has_changed = type(reader._index)._has_changed
+
+    def after_another_thread(index, kind):
+        index._list(kind)  # which it ends here, after the first look of this one
+        return has_changed(index, kind)
+
+    monkeypatch.setattr(type(reader._index), "_has_changed", after_another_thread)
+    assert reader.has(entry)
 
 
 def test_what_is_encoded_slowly_is_written_at_once_and_the_rest_in_shards(cache, monkeypatch):

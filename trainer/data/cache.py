@@ -55,6 +55,9 @@ _ABANDONED_SECONDS = (
 _SHARD_SECONDS = 2.0  # what is encoded is on the disk after this long: all that a killed run does again
 _SHARD_BYTES = 64 * 2**20
 _MOST_MAPPED = 8192  # shards at a time; Linux allows a process 65,530 maps
+_MOST_OFFSETS = 2  # at which tensors of a shard are cut apart at once: entries of several tensors have one for each
+_ROW_BYTES = 1 << 14  # smaller ones are not: there are too many of them
+_MOST_APART = 256  # shards of which that is done, since the tensors of one take 0.2 MB
 _SETTLED_NS = 100_000_000  # the clocks of file systems tick every few milliseconds
 _GIB = 2**30
 
@@ -224,8 +227,10 @@ class _Index:
     def find(self, key: Key) -> _Place | None:
         """Where an entry stands, also if another process has written it since."""
         place = self._places[key.kind].get(bytes.fromhex(key.name))
-        if place is None and self._has_changed(key.kind):
-            self._list(key.kind)
+        if place is None:
+            if self._has_changed(key.kind):
+                self._list(key.kind)
+            # Also where nothing has changed: another thread may have taken it in since the first look.
             place = self._places[key.kind].get(bytes.fromhex(key.name))
         if place is not None and place.shard not in self._used:
             self._used.add(place.shard)
@@ -290,8 +295,8 @@ class _Index:
             self._listed_ns[kind] = listed_ns
 
     def _map(self, number: int) -> _Mapped:
-        mapped = _Mapped(self._shards[number])
         with self._lock:
+            mapped = _Mapped(self._shards[number], apart=len(self._mapped) < _MOST_APART)
             while len(self._mapped) >= _MOST_MAPPED:
                 del self._mapped[next(iter(self._mapped))]  # stays mapped while a tensor of it is in use
             self._mapped[number] = mapped
@@ -313,29 +318,56 @@ class _Strided(NamedTuple):
     strides: tuple[int, ...]
     begin: int
     itemsize: int
+    nbytes: int
 
     @classmethod
     def of(cls, part: Part) -> _Strided:
         dtype = _DTYPES[part.dtype]
         strides = torch.empty(part.shape, device="meta").stride()
-        return cls(part.name, dtype, part.shape, strides, part.begin, dtype.itemsize)
+        nbytes = math.prod(part.shape) * dtype.itemsize
+        return cls(part.name, dtype, part.shape, strides, part.begin, dtype.itemsize, nbytes)
 
 
 class _Mapped:
-    """A mapped shard, as one flat tensor of each dtype that was asked for."""
+    """A mapped shard, as one flat tensor of each dtype that was asked for.
 
-    def __init__(self, path: Path) -> None:
+    `apart`: where all entries are one tensor of one shape, as latents of a size are, they are cut apart at once, since
+    cutting out one takes torch as long as copying a fifth of it.
+    """
+
+    def __init__(self, path: Path, *, apart: bool) -> None:
         # Private: nobody's mistake reaches the file. The map holds no file descriptor.
         self._storage: Any = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=path.stat().st_size)
         self._flat: dict[torch.dtype, Tensor] = {}
+        self._rows: dict[tuple[int, torch.dtype, tuple[int, ...]], tuple[Tensor, ...]] = {}
+        self._apart = apart
 
     def cut(self, position: int, part: _Strided) -> Tensor:
         """A tensor of the entry at that position. Raises `RuntimeError` when the file ends before it."""
         begin = position + part.begin
         if begin % part.itemsize:  # it lies askew: no view of that type is possible
-            count = math.prod(part.shape) * part.itemsize
-            return self._flat_of(torch.uint8, 1)[begin : begin + count].clone().view(part.dtype).view(part.shape)
+            whole = self._flat_of(torch.uint8, 1)[begin : begin + part.nbytes]
+            return whole.clone().view(part.dtype).view(part.shape)
+        if self._apart and part.nbytes >= _ROW_BYTES:
+            row, offset = divmod(begin, part.nbytes)
+            rows = self._rows_from(offset, part)
+            if row < len(rows):
+                return rows[row]
         return self._flat_of(part.dtype, part.itemsize).as_strided(part.shape, part.strides, begin // part.itemsize)
+
+    def _rows_from(self, offset: int, part: _Strided) -> tuple[Tensor, ...]:
+        """The file from that byte on, cut into tensors of one shape; none where they begin at several offsets."""
+        key = offset, part.dtype, part.shape
+        rows = self._rows.get(key)
+        if rows is None:
+            rows = ()
+            if len(self._rows) < _MOST_OFFSETS:
+                first, size = offset // part.itemsize, part.nbytes // part.itemsize
+                flat = self._flat_of(part.dtype, part.itemsize)
+                count = max(0, (len(flat) - first) // size)
+                rows = flat.as_strided((count, *part.shape), (size, *part.strides), first).unbind()
+                self._rows[key] = rows
+        return rows
 
     def _flat_of(self, dtype: torch.dtype, itemsize: int) -> Tensor:
         flat = self._flat.get(dtype)
