@@ -14,11 +14,11 @@ from dpnb.importers import settings
 from dpnb.importers.ai_toolkit_dataset import put_datasets
 from dpnb.importers.ai_toolkit_train import put_sample, put_save, put_train
 from dpnb.importers.draft import DATASET_FILE, Draft
-from dpnb.importers.families import SECTIONS, complete, put_weights, takes
+from dpnb.importers.families import complete, put_weights, takes
 from dpnb.importers.report import Imported
 from dpnb.importers.source import Node, Source
 from dpnb.schema.foreign import AI_TOOLKIT
-from dpnb.schema.model import FACTS
+from dpnb.schema.model import FACTS, FAMILIES
 
 # Process types that train on pictures and captions; the rest extract, generate, caption or train something else.
 TRAINING_PROCESSES = ("sd_trainer", "ui_trainer", "diffusion_trainer", "fine_tune", "")
@@ -239,7 +239,7 @@ def _family(node: Node) -> str:
             node.source.fail(
                 node.at("arch"),
                 f"'{arch}' is not trained here.",
-                f"Name a family with --model: {', '.join(SECTIONS)}.",
+                f"Name a family with --model: {', '.join(FAMILIES)}.",
             )
         return family
     flagged = next((family for flag, family in _FLAGS.items() if node.flag(flag)), None)

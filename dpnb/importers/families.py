@@ -16,10 +16,8 @@ from typing import Any
 from dpnb.importers.draft import Draft, has_field
 from dpnb.importers.source import Node
 from dpnb.schema.base import ui_of
-from dpnb.schema.families.base import ModelSection
-from dpnb.schema.model import FACTS, FAMILIES, model_of
+from dpnb.schema.model import FACTS, model_of
 
-SECTIONS: dict[str, type[ModelSection]] = {family: model_of(family) for family in FAMILIES}
 SINGLE_FILE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _CONVERTED = re.compile(r"(?P<owner>.*?)(?P<release>[^/]*)-Diffusers(?:-bf16)?/*")  # Wan's releases, for diffusers
@@ -87,7 +85,7 @@ def is_hub_id(name: str) -> bool:
 
 def takes(family: str, key: str) -> bool:
     """Does the [model] table of this family have a key?"""
-    return has_field(SECTIONS[family], key)
+    return has_field(model_of(family), key)
 
 
 def put_weights(draft: Draft, family: str, node: Node, key: str, target: str = "") -> None:
@@ -131,7 +129,7 @@ def complete(draft: Draft, family: str, named: str = "") -> None:
 
     `named` is what the source calls the model: it may tell its size.
     """
-    section, home = SECTIONS[family], HOMES[family]
+    section, home = model_of(family), HOMES[family]
     needs = list(section.facts.needs)
     started = [keys for keys in needs if any(draft.get(f"model.{key}") for key in keys)]
     whole = [keys for keys in needs if all(draft.get(f"model.{key}") for key in keys)]
@@ -154,7 +152,7 @@ def _missing(family: str, key: str, home: Home, named: str) -> tuple[Any, str]:
     if key in ("diffusers_path", "ckpt_path"):
         hub = next((repository for word, repository in _SIZES.get(family, {}).items() if word in named), home.hub)
         return _local(hub), f"{title} needs it. {_download(hub, _local(hub))}"
-    is_folder = ui_of(SECTIONS[family].model_fields[key]).path == "dir"
+    is_folder = ui_of(model_of(family).model_fields[key]).path == "dir"
     path = f"models/{family}/{key.removesuffix('_path')}{'' if is_folder else '.safetensors'}"
     return path, f"{title} needs it: {_put_it(path)}"
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from dpnb.importers import kohya_dataset, settings
 from dpnb.importers.draft import DATASET_FILE, Draft
-from dpnb.importers.families import HOMES, SECTIONS, complete, put_weights, takes
+from dpnb.importers.families import HOMES, complete, put_weights, takes
 from dpnb.importers.kohya_loss import put_loss
 from dpnb.importers.kohya_train import pairs_of, put_lengths, put_optimizer, put_sample, put_saving
 from dpnb.importers.report import Imported
 from dpnb.importers.source import Node, Source, as_number, read_source
 from dpnb.schema.foreign import KOHYA, MUSUBI
+from dpnb.schema.model import FACTS, FAMILIES
 from dpnb.schema.paths import kind_of_path
 
 MODULES = {
@@ -45,7 +46,7 @@ WAN_RELEASES = {
     "i2v-A14B": "Wan-AI/Wan2.2-I2V-A14B",
 }
 _DEFAULT = "kohya's default."
-_BY_HAND = settings.one_of(SECTIONS)
+_BY_HAND = settings.say_family(FAMILIES)
 _UNETS = ("sdxl", "sd15")  # what networks.lora and LyCORIS are used for without another key that tells
 _TRAIN_TYPES = {"sdxl": "sdxl", "sd": "sd15", "flux": "flux", "sd3": "sd3", "lumina": "lumina_2", "anima": "anima"}
 
@@ -162,7 +163,7 @@ def _family(node: Node, model: str | None) -> str:
         key = "network_module" if node.has("network_module") else "pretrained_model_name_or_path"
         message = f"does not tell which family is trained{f' ({module})' if module else ''}."
         usual = module in ("networks.lora", "lycoris.kohya") and not node.has("dit")
-        node.source.fail(node.at(key), message, settings.one_of(_UNETS) if usual else _BY_HAND)
+        node.source.fail(node.at(key), message, settings.say_family(_UNETS) if usual else _BY_HAND)
     return found
 
 
@@ -216,10 +217,10 @@ def _put_memory(draft: Draft, node: Node, family: str) -> None:
     if (pictures := node.whole("vae_batch_size")) is not None and pictures > 0:
         draft.put(node, "vae_batch_size", "caching_batch_size", pictures)
     swapped = node.whole("blocks_to_swap")
-    if swapped and SECTIONS[family].facts.block_swap:
+    if swapped and FACTS[family].block_swap:
         draft.put(node, "blocks_to_swap", "blocks_to_swap", swapped)
     elif swapped:
-        draft.drop(node, "blocks_to_swap", f"{SECTIONS[family].facts.title} cannot swap blocks.")
+        draft.drop(node, "blocks_to_swap", f"{FACTS[family].title} cannot swap blocks.")
 
 
 def _put_parts(draft: Draft, node: Node, family: str) -> None:
@@ -245,7 +246,7 @@ def _put_parts(draft: Draft, node: Node, family: str) -> None:
             draft.put(node, key, f"model.{target}", path)
         elif path:
             whole = "the folder of the whole model" if HOMES[family].folder else "its checkpoint"
-            draft.drop(node, key, f"{SECTIONS[family].facts.title} finds it in {whole}.")
+            draft.drop(node, key, f"{FACTS[family].title} finds it in {whole}.")
 
 
 def _put_adapter(draft: Draft, node: Node) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from dpnb.errors import ConfigError, Problem
 from dpnb.importers.ai_toolkit import import_job
-from dpnb.importers.families import SECTIONS
 from dpnb.importers.kohya import flattened, import_kohya
 from dpnb.importers.report import Imported
 from dpnb.importers.source import YAML_ENDINGS, Source, read_source
 from dpnb.importers.transformer_lab import import_parameters, parameters_in, unfolded
 from dpnb.schema.foreign import KOHYA, MUSUBI, rows
+from dpnb.schema.model import FAMILIES
 
 _BEGIN = "Begin with `dpnb new`."
 # Keys that only the files of programs have that are not imported: the program, and what to do instead.
@@ -44,9 +44,9 @@ def import_files(
     paths: Sequence[Path], *, name: str | None, model: str | None, environment: Mapping[str, str]
 ) -> Imported:
     """Import one file, or kohya's training and dataset file."""
-    if model is not None and model not in SECTIONS:
+    if model is not None and model not in FAMILIES:
         problem = Problem(
-            "error", "value", (), f"--model {model} is no family.", f"Use one of: {', '.join(SECTIONS)}."
+            "error", "value", (), f"--model {model} is no family.", f"Use one of: {', '.join(FAMILIES)}."
         )
         raise ConfigError([problem])
     sources = [read_source(path, environment) for path in paths]
@@ -105,4 +105,4 @@ def _refuse_others(source: Source) -> None:
 
 
 def _is_ours(root: Mapping[str, object], model: Mapping[str, object]) -> bool:
-    return "type" in model and (model["type"] in SECTIONS or any(key in root for key in _OURS))
+    return "type" in model and (model["type"] in FAMILIES or any(key in root for key in _OURS))

@@ -217,7 +217,7 @@ def complete_monitoring(draft: Draft, project: str, run: str) -> None:
             draft.add(f"monitoring.{key}", value, "Weights & Biases needs it.")
 
 
-def one_of(choices: Iterable[str]) -> str:
+def say_family(choices: Iterable[str]) -> str:
     """A hint that names families to choose from."""
     return f"Say the family with --model: {', '.join(choices)}."
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from dpnb.importers import settings
 from dpnb.importers.draft import DATASET_FILE, Draft
-from dpnb.importers.families import SECTIONS, complete, put_weights, takes
+from dpnb.importers.families import complete, put_weights, takes
 from dpnb.importers.report import Imported
 from dpnb.importers.source import Node, Source
 from dpnb.schema.dataset import Dataset
 from dpnb.schema.foreign import TRANSFORMER_LAB, Row, rows
-from dpnb.schema.model import FACTS
+from dpnb.schema.model import FACTS, FAMILIES
 from dpnb.schema.training import Training
 from dpnb.toml.places import nearest_place
 
@@ -154,7 +154,7 @@ def _put_model(draft: Draft, node: Node, model: str | None) -> str:
     architecture, named = node.text("model_architecture"), node.text("model_name") or ""
     family = model or ARCHITECTURES.get(architecture or "") or settings.family_of_name(named)
     if family is None:
-        hint = f"Say the family with --model: {', '.join(SECTIONS)}."
+        hint = settings.say_family(FAMILIES)
         node.source.fail(node.loc, "says nowhere which model is trained.", hint)
     key = "model_architecture" if architecture else "model_name"
     if model or not node.has(key):

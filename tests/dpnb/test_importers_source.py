@@ -96,6 +96,13 @@ def written(folder: Path, name: str, text: str) -> Path:
             "Toolkit), no `datasets` or `network_module` (kohya) and no `lora_r` or `num_train_epochs` "
             "(Transformer Lab).",
         ),
+        (
+            "typed.yaml",
+            "model:\n  type: [flux]\n",
+            "FILE:1:1: error: is not recognised as the file of another trainer. It has no `config.process` (AI "
+            "Toolkit), no `datasets` or `network_module` (kohya) and no `lora_r` or `num_train_epochs` "
+            "(Transformer Lab).",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_says_where_and_why(tmp_path: Path, name: str, text: str, message: str) -> None:
