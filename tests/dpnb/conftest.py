@@ -1,4 +1,4 @@
-"""Fixtures of the tests of running processes: stand-ins under the real supervisor, with nothing left behind."""
+"""Fixtures with nothing left behind: stand-ins under the real supervisor, and panels of a run that grows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from signal import SIGKILL
 
@@ -16,6 +17,10 @@ from dpnb.runs import session
 from dpnb.runs.launch import _locked, _start_supervisor, environment
 from dpnb.runs.process import Run
 from dpnb.runs.rundir import ProcessInfo, RunDir, Status
+from dpnb.widgets.monitor import Monitor
+from dpnb.widgets.panel import LivePanel
+from tests.dpnb.growing import GrowingRun, Watch
+from tests.dpnb.waiting import panels
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
@@ -95,3 +100,33 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     made = Stage(tmp_path)
     yield made
     made.clear()
+
+
+@pytest.fixture(autouse=True)
+def _panels_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = LivePanel.__init__
+
+    def known(panel: LivePanel) -> None:
+        made(panel)
+        panels.add(panel)
+
+    monkeypatch.setattr(LivePanel, "__init__", known)
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> GrowingRun:
+    """A run of 40 steps that a test lets grow."""
+    return GrowingRun(tmp_path / "20260101_00-00-00", 40)
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    """Monitor, closed after the test."""
+    with ExitStack() as made:
+        yield lambda *what, **how: made.enter_context(closing(Monitor(*what, **how)))
+
+
+@pytest.fixture
+def monitor(growing: GrowingRun, watch: Watch) -> Monitor:
+    """A monitor of the growing run."""
+    return watch(growing.run.path)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from dpnb.widgets.monitor import Monitor
 
 
 def _loaded() -> Any:
@@ -19,3 +22,6 @@ def _loaded() -> Any:
 
 growing_run = _loaded()
 GrowingRun = growing_run.GrowingRun
+
+Watch = Callable[..., Monitor]
+"""What the fixture `watch` is: Monitor, closed after the test."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from dpnb.widgets import monitor as module
 from dpnb.widgets.monitor import ZOOM, Monitor
 from dpnb.widgets.polling import SPOILED_LOOKS
 from dpnb.widgets.run_head import head_html
-from tests.dpnb.growing import GrowingRun
+from tests.dpnb.growing import GrowingRun, Watch
 from tests.dpnb.waiting import until
 
 
@@ -31,18 +30,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.05)
     monkeypatch.setattr(charts, "REST_SECONDS", 0.1)
     monkeypatch.setattr(charts, "LINGER_SECONDS", 0.2)
-
-
-@pytest.fixture
-def growing(tmp_path: Path) -> Any:
-    return GrowingRun(tmp_path / "20260101_00-00-00", 40)
-
-
-@pytest.fixture
-def monitor(growing: Any) -> Iterator[Monitor]:
-    made = Monitor(growing.run.path)
-    yield made
-    made.close()
 
 
 def test_it_follows_a_growing_run(growing: Any, monitor: Monitor) -> None:
@@ -115,11 +102,11 @@ def test_a_file_that_is_deleted_while_it_is_read_spoils_one_look(
     until(lambda: "The monitor stopped: FileNotFoundError" in monitor._message.value)
 
 
-def test_a_finished_run_can_still_be_looked_at_closely(growing: Any) -> None:
+def test_a_finished_run_can_still_be_looked_at_closely(growing: Any, watch: Watch) -> None:
     for step in range(1, 4):
         growing.step(step)
     growing.finish(3)
-    monitor = Monitor(Run(growing.run))
+    monitor = watch(Run(growing.run))
     until(lambda: not monitor._ticker.thread.is_alive())
     chart = monitor.charts["Training loss"]
     monitor._log_axis.value = True
@@ -131,14 +118,15 @@ def test_a_finished_run_can_still_be_looked_at_closely(growing: Any) -> None:
     until(lambda: chart._figure.interaction is not None)
     until(lambda: not monitor._ticker.thread.is_alive())
     assert all(chart.settled for chart in monitor.charts.values())
-    monitor.close()
 
 
-def test_a_figure_that_must_wait_is_made_even_after_the_end(growing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_figure_that_must_wait_is_made_even_after_the_end(
+    growing: Any, monkeypatch: pytest.MonkeyPatch, watch: Watch
+) -> None:
     monkeypatch.setattr(charts, "REST_SECONDS", 0.3)
     growing.step(1)
     growing.finish(1)
-    monitor = Monitor(Run(growing.run))
+    monitor = watch(Run(growing.run))
     until(lambda: monitor._over)
     chart = monitor.charts["Training loss"]
     for on in (True, False, True):
@@ -146,7 +134,6 @@ def test_a_figure_that_must_wait_is_made_even_after_the_end(growing: Any, monkey
         until(lambda on=on: chart.log == on)
     until(lambda: monitor._over)
     assert type(chart._y_scale).__name__ == "LogScale"
-    monitor.close()
 
 
 def test_charts_are_only_appended_and_stand_in_order(growing: Any, monitor: Monitor) -> None:
@@ -181,12 +168,11 @@ def test_stop_asks_for_save_and_stop(growing: Any, monitor: Monitor, monkeypatch
     until(lambda: "Saving and stopping" in monitor._message.value)
 
 
-def test_requests_without_effect_are_not_offered(growing: Any) -> None:
+def test_requests_without_effect_are_not_offered(growing: Any, watch: Watch) -> None:
     growing.run.run_toml.write_text("epochs = 1\n[sample]\nprompts = ['x']\n")
-    monitor = Monitor(growing.run)
+    monitor = watch(growing.run)
     assert "dpnb-hidden" in monitor.controls.buttons["evaluate"]._dom_classes
     assert "dpnb-hidden" not in monitor.controls.buttons["sample"]._dom_classes
-    monitor.close()
 
 
 def test_the_log_is_escaped_and_progress_bars_are_one_line(growing: Any, monitor: Monitor) -> None:
@@ -242,10 +228,10 @@ def test_a_silent_run_says_so(growing: Any, monitor: Monitor, monkeypatch: pytes
     until(lambda: "No sign of life for 1 min 35 s" in monitor._message.value)
 
 
-def test_other_prompts_are_asked_for(growing: Any) -> None:
+def test_other_prompts_are_asked_for(growing: Any, watch: Watch) -> None:
     growing.run.run_toml.write_text('[sample]\nprompts = ["a zorbi", {text = "a\\nred zorbi", seed = 1}]\n')
     growing.step(1)
-    monitor = Monitor(growing.run.path)
+    monitor = watch(growing.run.path)
     prompts = monitor.controls.prompts
     until(lambda: not prompts.draw.disabled)
     assert prompts.is_hidden
@@ -260,7 +246,6 @@ def test_other_prompts_are_asked_for(growing: Any) -> None:
     prompts.draw.click()
     assert growing.run.request_detail("sample") == {"prompts": ["a blue zorbi", "a dog"]}
     until(lambda: prompts.draw.disabled)
-    monitor.close()
 
 
 def test_a_run_whose_processes_vanished_is_dead(growing: Any, monitor: Monitor) -> None:
@@ -270,26 +255,24 @@ def test_a_run_whose_processes_vanished_is_dead(growing: Any, monitor: Monitor) 
     assert "dpnb-badge-dead" in monitor._head.value
 
 
-def test_a_run_of_diffusion_pipe_itself_is_charted(tmp_path: Path) -> None:
+def test_a_run_of_diffusion_pipe_itself_is_charted(tmp_path: Path, watch: Watch) -> None:
     growing = GrowingRun(tmp_path / "run", 3)
     growing.step(1)
     for name in ("status.json", "process.json"):
         (growing.run.path / name).unlink()
-    monitor = Monitor(growing.run.path)
+    monitor = watch(growing.run.path)
     until(lambda: "Training loss" in monitor.charts)
-    monitor.close()
 
 
-def test_an_error_of_the_thread_is_shown(growing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_thread_is_shown(growing: Any, monkeypatch: pytest.MonkeyPatch, watch: Watch) -> None:
     monkeypatch.setattr(Run, "log", lambda self, lines: 1 / 0)
-    monitor = Monitor(growing.run)
+    monitor = watch(growing.run)
     until(lambda: "The monitor stopped: ZeroDivisionError" in monitor._message.value)
-    monitor.close()
 
 
-def test_closing_ends_the_thread_and_leaves_no_widget_behind(growing: Any) -> None:
+def test_closing_ends_the_thread_and_leaves_no_widget_behind(growing: Any, watch: Watch) -> None:
     before = len(live_widgets)
-    monitor = Monitor(growing.run)
+    monitor = watch(growing.run)
     for step in range(1, 11):
         growing.step(step)
     until(lambda: len(monitor._grid.children) == 7)
@@ -299,11 +282,10 @@ def test_closing_ends_the_thread_and_leaves_no_widget_behind(growing: Any) -> No
     assert len(live_widgets) == before
 
 
-def test_it_costs_little_to_make(growing: Any) -> None:
+def test_it_costs_little_to_make(growing: Any, watch: Watch) -> None:
     start = time.perf_counter()
-    monitor = Monitor(growing.run)
+    watch(growing.run)
     assert time.perf_counter() - start < 0.5
-    monitor.close()
 
 
 @pytest.mark.parametrize(
@@ -336,10 +318,10 @@ def test_a_monitor_displays_itself(monitor: Monitor) -> None:
     assert repr(monitor) == "Monitor('20260101_00-00-00')"
 
 
-def test_latest_and_names_are_understood(growing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latest_and_names_are_understood(growing: Any, monkeypatch: pytest.MonkeyPatch, watch: Watch) -> None:
     monkeypatch.chdir(growing.run.path.parent)
     for what in ("latest", "20260101_00-00-00", RunDir(growing.run.path), Path(os.fspath(growing.run.path))):
-        monitor = Monitor(what)
+        monitor = watch(what)
         assert monitor.run.path == growing.run.path
         monitor.close()
 
@@ -402,11 +384,10 @@ def test_a_run_is_paused_and_goes_on(growing: Any, monitor: Monitor) -> None:
     assert not growing.run.pause_file.exists()
 
 
-def test_diffusion_pipe_is_asked_for_what_it_knows(growing: Any) -> None:
+def test_diffusion_pipe_is_asked_for_what_it_knows(growing: Any, watch: Watch) -> None:
     growing.process.argv = ["deepspeed", "train.py", "--deepspeed"]
     growing.run.write_process(growing.process)
-    monitor = Monitor(growing.run)
+    monitor = watch(growing.run)
     shown = [name for name, b in monitor.controls.buttons.items() if "dpnb-hidden" not in b._dom_classes]
     assert shown == ["save", "save_quit"]
     assert "dpnb-hidden" in monitor.controls._ours._dom_classes
-    monitor.close()

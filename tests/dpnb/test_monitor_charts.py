@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from dpnb.widgets.across import across_of
 from dpnb.widgets.heat import HeatMap
 from dpnb.widgets.log_view import ERRORS, EVERYTHING, WARNINGS, matching
 from dpnb.widgets.monitor import SELECT, ZOOM, Monitor
-from tests.dpnb.growing import GrowingRun
+from tests.dpnb.growing import GrowingRun, Watch
 from tests.dpnb.waiting import until
 
 
@@ -35,18 +35,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.05)
     monkeypatch.setattr(charts, "REST_SECONDS", 0.1)
     monkeypatch.setattr(charts, "LINGER_SECONDS", 0.2)
-
-
-@pytest.fixture
-def growing(tmp_path: Path) -> Any:
-    return GrowingRun(tmp_path / "20260101_00-00-00", 40)
-
-
-@pytest.fixture
-def monitor(growing: Any) -> Iterator[Monitor]:
-    made = Monitor(growing.run.path)
-    yield made
-    made.close()
 
 
 # --- charts ----------------------------------------------------------------------------------------------------------
@@ -105,12 +93,12 @@ def test_a_run_that_logs_examples_is_shown_in_steps_too() -> None:
     assert across_of("minutes", status, logs_examples=True, started=60).of_mark(Mark("saved", 1, 180.0)) == 2
 
 
-def test_runs_are_laid_over_each_other(growing: Any, tmp_path: Path) -> None:
+def test_runs_are_laid_over_each_other(growing: Any, tmp_path: Path, watch: Watch) -> None:
     other = GrowingRun(tmp_path / "another", 40)
     for step in range(1, 11):
         growing.step(step)
         other.step(2 * step)
-    monitor = Monitor(growing.run, also=[other.run])
+    monitor = watch(growing.run, also=[other.run])
     until(lambda: "Training loss" in monitor.charts and len(monitor.charts["Training loss"]._curves) == 2)
     own, others = monitor.charts["Training loss"]._curves.values()
     assert (own.name, others.name) == (growing.run.name, "another")
@@ -122,7 +110,6 @@ def test_runs_are_laid_over_each_other(growing: Any, tmp_path: Path) -> None:
     until(lambda: others.series.steps[-1] == 21)  # it follows as long as one of them goes on
     other.finish(21)
     until(lambda: not monitor._ticker.thread.is_alive())
-    monitor.close()
 
 
 def test_selected_steps_are_told(growing: Any, monitor: Monitor) -> None:
@@ -234,13 +221,13 @@ def write_history(file: Path, tags: Sequence[str], steps: int) -> None:
 
 
 def test_a_hundred_thousand_steps_are_shown_quickly_and_follow_cheaply(
-    growing: Any, monkeypatch: pytest.MonkeyPatch
+    growing: Any, monkeypatch: pytest.MonkeyPatch, watch: Watch
 ) -> None:
     tags = ("train/loss", "train/lr", "train/grad_norm", "train/seconds_per_step", "memory/gpu_gib")
     write_history(growing.run.path / "events.out.tfevents.1.history", tags, 100_000)
     charts.load_library()
     start = time.process_time()
-    monitor = Monitor(growing.run)
+    monitor = watch(growing.run)
     until(lambda: "Training loss" in monitor.charts and monitor.charts["Training loss"]._figure is not None)
     until(lambda: len(monitor._grid.children) == len(tags))
     assert time.process_time() - start < 2.0
@@ -264,4 +251,3 @@ def test_a_hundred_thousand_steps_are_shown_quickly_and_follow_cheaply(
     assert monitor.charts["Training loss"]._figure.marks[0].x[-1] == 100_005
     assert sorted(seconds)[2] < 0.1
     assert sum(sent) / 5 < 200_000
-    monitor.close()

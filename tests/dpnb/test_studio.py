@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from dpnb.widgets.monitor import Monitor
 from dpnb.widgets.studio import MONITOR, SAMPLES, TABS, Studio
 from dpnb.widgets.studio_files import TINY
 from tests.dpnb.test_form_kernel import MOST_BYTES, MOST_MODELS, REPOSITORY, Kernel
-from tests.dpnb.waiting import until
+from tests.dpnb.waiting import threads_of_ours, until
 
 MODEL = Path(__file__).parents[2] / "trainer" / "tiny" / "flux"
 
@@ -457,7 +456,7 @@ print(sorted(name for name in sys.modules if name.split('.')[0] in ('jupyterlab'
 
 def test_close_leaves_nothing(files):
     finished_run(files)
-    before = set(live_widgets)
+    before, running = set(live_widgets), threads_of_ours()
     studio = Studio()
     studio.open(files)
     for tab in TABS:
@@ -467,5 +466,5 @@ def test_close_leaves_nothing(files):
     studio.files.open.click()
     studio.close()
     studio.close()
-    until(lambda: not [t.name for t in threading.enumerate() if t.name.startswith("dpnb ")])
+    until(lambda: threads_of_ours() <= running)
     assert set(live_widgets) == before

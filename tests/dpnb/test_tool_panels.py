@@ -22,15 +22,15 @@ from dpnb.widgets.tool_tagger import Tagger
 from tests.dpnb.messy import picture, snapshot, write_messy
 from tests.dpnb.photo_host import KEY, photo_host
 from tests.dpnb.test_duplicates import scene
-from tests.dpnb.waiting import until
+from tests.dpnb.waiting import threads_of_ours, until
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():
-    before = set(live_widgets)
+    before, running = set(live_widgets), threads_of_ours()
     yield
     assert set(live_widgets) == before
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("dpnb")])
+    until(lambda: threads_of_ours() <= running)
 
 
 @pytest.fixture
