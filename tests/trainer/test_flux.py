@@ -155,6 +155,24 @@ def test_control_pictures_stand_behind_what_is_noised_as_in_kontext() -> None:
     assert not torch.allclose(ours, denoise_with(own.layers(network))(small.noised(own, changed, [1, 2])[0])), "seen"
 
 
+def test_several_control_pictures_are_numbered_by_the_first_coordinate() -> None:
+    own, network = small.family(), small.network()
+    batch = small.batch(2, 4, 6)
+    for name in ("control_latents", "control_2_latents", "control_3_latents"):
+        batch[name] = torch.randn(2, 4, 4, 6)
+    inputs, target = small.noised(own, batch, [1, 2])
+    x, tokens = flux.FluxInputs(*inputs), 2 * 3
+    packed = [flux.pack(batch[name]) for name in ("control_latents", "control_2_latents", "control_3_latents")]
+    assert torch.equal(x.hidden_BLC[:, tokens:], torch.cat(packed, 1))
+    assert x.grid_BL3[0, :, 0].tolist() == [0] * tokens + [1] * tokens + [2] * tokens + [3] * tokens
+    assert all(torch.equal(x.grid_BL3[:, :tokens, 1:], x.grid_BL3[:, i * tokens :, 1:][:, :tokens]) for i in (1, 2, 3))
+    ours = denoise_with(own.layers(network))(inputs)
+    assert ours.shape == target.shape
+    swapped = batch | {"control_2_latents": batch["control_latents"], "control_latents": batch["control_2_latents"]}
+    other = denoise_with(own.layers(network))(small.noised(own, swapped, [1, 2])[0])
+    assert not torch.allclose(ours, other), "which of them is which is seen"
+
+
 def test_what_a_control_picture_says_is_learned() -> None:
     """The target is a function of the control picture alone: only a network that reads it can follow."""
     own, network = small.family(), small.network()

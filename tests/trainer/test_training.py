@@ -163,11 +163,12 @@ def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(
 
 
 def test_pairs_of_pictures_train_the_same_on_two_stages(project: Project, run_training: Run, train_here: Run) -> None:
-    controls, dataset = project.root / "controls", project.root / "pairs-dataset.toml"
-    controls.mkdir()
-    for path in (project.root / "square").glob("*.png"):
-        ImageOps.invert(Image.open(path).convert("RGB")).resize((100, 90)).save(controls / f"{path.stem}.jpg")
-    folder = Directory(path=str(project.root / "square"), control_path=str(controls))
+    controls, dataset = [project.root / "inverted", project.root / "mirrored"], project.root / "pairs-dataset.toml"
+    for control, change in zip(controls, (ImageOps.invert, ImageOps.mirror), strict=True):
+        control.mkdir()
+        for path in (project.root / "square").glob("*.png"):
+            change(Image.open(path).convert("RGB")).resize((100, 90)).save(control / f"{path.stem}.jpg")
+    folder = Directory(path=str(project.root / "square"), control_path=[str(control) for control in controls])
     dataset.write_text(toml.dump(Dataset(resolutions=[64], crop="random", directory=[folder])))
     common = {"dataset": str(dataset), "epochs": 1, "save_every_n_epochs": 1}
     found = []

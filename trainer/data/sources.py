@@ -30,6 +30,7 @@ from trainer.data.cache_keys import latents_key, mask_key
 from trainer.data.digests import Digests
 from trainer.data.hashing import hashed
 from trainer.data.media import clip_pixels, mask_on_grid, mask_pixels, picture_pixels, size_bytes, to_floats
+from trainer.families.base import control_prefix
 
 EncodePixels = Callable[[Tensor], Mapping[str, Tensor]]
 """A family's `encode_pixels`: pixels_BCFHW in [-1, 1] -> tensors with batch first."""
@@ -66,7 +67,7 @@ class Shown(NamedTuple):
     def named_controls(self) -> Iterator[tuple[str, Path]]:
         """(how the names of its tensors begin, file) of each control picture."""
         for number, control in enumerate(self.controls, 1):
-            yield "control_" if number == 1 else f"control_{number}_", control
+            yield control_prefix(number), control
 
 
 class Found(NamedTuple):

@@ -13,6 +13,7 @@ Legend: B batch, C channels, F frames, H W picture or latent size, L tokens, D w
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,9 +75,8 @@ class Family(Protocol):
     """Class names of the blocks whose linear layers get an adapter by default, and which float8 storage is for."""
     sensitive: Sequence[str]
     """How names of modules inside those blocks begin whose weights are too sensitive for float8 and stay in dtype."""
-    most_controls: int
-    """Of how many control pictures of a picture `prepare` makes something: "control_<name>" beside each of its
-    tensors, "control_2_<name>" for a second one, and so on."""
+    most_controls: float
+    """Of how many control pictures of a picture `prepare` makes something, which finds them with `controls_of`."""
 
     @property
     def pixels_identity(self) -> str:
@@ -132,6 +132,17 @@ class Family(Protocol):
 
     def save_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write a fully fine-tuned network as a diffusers folder. `weights`: the network's own keys."""
+
+
+def control_prefix(number: int) -> str:
+    """How the names of the tensors of a picture's first, second, ... control picture begin in a batch."""
+    return "control_" if number == 1 else f"control_{number}_"
+
+
+def controls_of(batch: Tensors, name: str) -> list[Tensor]:
+    """That tensor of each control picture in a batch, in order."""
+    names = itertools.takewhile(batch.__contains__, (f"{control_prefix(n)}{name}" for n in itertools.count(1)))
+    return [batch[name] for name in names]
 
 
 def fingerprint(*parts: object) -> str:

@@ -6,6 +6,7 @@ Cached for each picture: latents_BCHW. Cached for each caption: text_BSD (T5), p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from dpnb.schema.families.flux import FluxModel
 from dpnb.schema.model import FACTS
 from trainer import adapter_files, objective, storage
-from trainer.families.base import DTYPES, Denoise, Prepared, SampleRequest, Tensors, fingerprint
+from trainer.families.base import DTYPES, Denoise, Prepared, SampleRequest, Tensors, controls_of, fingerprint
 
 T5_TOKENS = 512
 
@@ -30,7 +31,7 @@ class FluxInputs(NamedTuple):
     pooled_BD: Tensor
     time_B: Tensor  # in (0, 1], float32
     guidance_B: Tensor  # float32; without effect on a model that has no guidance embedding
-    grid_BL3: Tensor  # position of each image token as (0, row, column), int32
+    grid_BL3: Tensor  # position of each image token as (which control picture or 0, row, column), int32
 
 
 class FluxWire(NamedTuple):
@@ -99,7 +100,7 @@ class FluxOutput(nn.Module):
         self.proj_out: nn.Module = transformer.proj_out
 
     def forward(self, wire: tuple[Tensor, ...]) -> Tensor:
-        """FluxWire -> predicted velocity (B, L, 4C) of the noised tokens, without those of a control picture."""
+        """FluxWire -> predicted velocity (B, L, 4C) of the noised tokens, without those of control pictures."""
         x = FluxWire(*wire)
         noised_L = x.grid_BL3[0, :, 0] == 0
         return self.proj_out(self.norm_out(x.hidden_BLD[:, noised_L], x.temb_BD))
@@ -147,7 +148,7 @@ class Flux:
 
     adapter_blocks: Sequence[str] = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
     sensitive: Sequence[str] = ("norm",)  # with the modulation, which is a linear layer of AdaLayerNormZero
-    most_controls = 1
+    most_controls: float = math.inf
     facts = FACTS["flux"]
 
     def __init__(self, model: FluxModel) -> None:
@@ -270,10 +271,11 @@ class Flux:
             t_B = objective.shift_by(t_B, shift)
         noised, target = objective.flow_match(latents, noise, t_B)
         hidden_BLC, grid_L3 = pack(noised), token_grid(height, width)
-        if "control_latents" in batch:
-            # As FluxKontextPipeline does: clean tokens behind the noised ones, told apart by the first coordinate.
-            hidden_BLC = torch.cat([hidden_BLC, pack(batch["control_latents"].float())], 1)
-            grid_L3 = torch.cat([grid_L3, grid_L3 + grid_L3.new_tensor([1, 0, 0])])
+        # Clean tokens behind the noised ones, told apart by the first coordinate: 1 in FluxKontextPipeline, and i for
+        # the i-th picture in section 3 of the Kontext paper (arXiv 2506.15742); ComfyUI calls that method "index".
+        controls = [pack(latents.float()) for latents in controls_of(batch, "latents")]
+        hidden_BLC = torch.cat([hidden_BLC, *controls], 1)
+        grid_L3 = torch.cat([grid_L3 + grid_L3.new_tensor([i, 0, 0]) for i in range(len(controls) + 1)])
         inputs = FluxInputs(
             hidden_BLC,
             batch["text"].float(),
