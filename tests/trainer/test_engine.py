@@ -1,4 +1,4 @@
-"""The engine: what it adds to DeepSpeed's, on one rank here and on two stages through the real launcher."""
+"""The engine: what it adds to DeepSpeed's, on one rank here and on two stages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import importlib
 import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +15,8 @@ import torch
 from dpnb.errors import ConfigError, DatasetError, RunError
 from dpnb.schema import LoraAdapter
 from dpnb.schema.loss import Loss
-from tests.trainer import small
-from tests.trainer.launching import ONE_THREAD, free_port
+from tests.trainer import small, two_stages
+from tests.trainer.ranks import run_ranks
 from tests.trainer.two_stages import (
     BATCHES,
     BY_HAND,
@@ -238,20 +236,9 @@ def test_alone_work_is_just_done() -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What tests/trainer/two_stages.py found on each of two ranks, started by the DeepSpeed launcher."""
+    """What tests/trainer/two_stages.py found on each of two ranks."""
     out = tmp_path_factory.mktemp("two_stages")
-    launcher = Path(sys.executable).parent / "deepspeed"
-    options = ["--num_gpus", "2", "--master_port", str(free_port()), "--module", "tests.trainer.two_stages"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [str(launcher), *options, str(out)],
-        cwd=root,
-        env=os.environ | ONE_THREAD | {"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = run_ranks(two_stages.main, out, processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 

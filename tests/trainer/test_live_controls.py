@@ -30,7 +30,7 @@ def until(holds: Callable[[], bool], log: Path) -> None:
 
 
 def test_lr_and_pause_reach_every_rank_and_survive_a_resume(
-    project: Project, run_training: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    project: Project, train_ranks: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     sample = Sampling(prompts=["a zorbi"], before_first_step=False, width=64, height=64, steps=2)
     config = project.write("live", epochs=200, pipeline_stages=2, sample=sample)
@@ -79,7 +79,7 @@ def test_lr_and_pause_reach_every_rank_and_survive_a_resume(
     last = int(rates.steps[-1])
 
     more = project.write("live", epochs=200, max_steps=last + 2, pipeline_stages=2)
-    done = run_training(more, "--run-dir", str(run.path), "--resume_from_checkpoint", processes=2)
+    done = train_ranks(more, "--run-dir", str(run.path), "--resume_from_checkpoint", processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
     resumed = read_all(run.path)["train/lr"]
     assert resumed.steps.tolist() == list(range(1, last + 3))

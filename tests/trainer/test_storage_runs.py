@@ -1,4 +1,4 @@
-"""Whole runs over weights in float8, through the real DeepSpeed launcher."""
+"""Whole runs over weights in float8."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def write(project: Project, name: str, **changes: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(project: Project, run_training: Run) -> RunDir:
+def alone(project: Project, train_ranks: Run) -> RunDir:
     """One process, one stage: 12 steps; the exports in float8, too."""
     config = write(project, "float8", save_dtype="float8_e5m2")
-    done = run_training(config)
+    done = train_ranks(config)
     assert done.returncode == 0, done.stdout + done.stderr
     return only_run(config)
 
 
-def test_two_stages_over_float8_give_the_losses_of_one(project: Project, run_training: Run, alone: RunDir) -> None:
+def test_two_stages_over_float8_give_the_losses_of_one(project: Project, train_ranks: Run, alone: RunDir) -> None:
     config = write(project, "float8-stages", pipeline_stages=2, save_dtype="float8_e5m2")
-    done = run_training(config, processes=2)
+    done = train_ranks(config, processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
     run = only_run(config)
     for tag in ("train/loss", "train/grad_norm", "held/loss"):
@@ -64,13 +64,13 @@ def test_two_stages_over_float8_give_the_losses_of_one(project: Project, run_tra
 
 
 def test_a_resume_over_float8_repeats_every_bit(
-    project: Project, run_training: Run, train_here: Run, alone: RunDir, tmp_path: Path
+    project: Project, train_ranks: Run, train_here: Run, alone: RunDir, tmp_path: Path
 ) -> None:
     config = write(project, "float8-resumed", save_dtype="float8_e5m2", max_steps=STEPS_PER_EPOCH + 2)
     done = train_here(config)
     assert done.returncode == 0, done.stdout + done.stderr
     config = write(project, "float8-resumed", save_dtype="float8_e5m2")
-    done = run_training(config, "--resume_from_checkpoint")
+    done = train_ranks(config, "--resume_from_checkpoint")
     assert done.returncode == 0, done.stdout + done.stderr
     run = only_run(config)
     resumed, whole = losses_after_resume(run, tmp_path), scalars(alone, "train/loss")
@@ -84,7 +84,7 @@ def test_a_resume_over_float8_repeats_every_bit(
     assert all(adapters.is_adapter(name) for name in kept), "a checkpoint holds the adapter alone"
 
 
-def test_float8_learns_as_bfloat16_does_also_with_replicas(project: Project, run_training: Run) -> None:
+def test_float8_learns_as_bfloat16_does_also_with_replicas(project: Project, train_ranks: Run) -> None:
     adapter = LokrAdapter(rank=4, dtype="float32")
     found = {}
     for name in ("float8_e4m3fn", None):
@@ -98,7 +98,7 @@ def test_float8_learns_as_bfloat16_does_also_with_replicas(project: Project, run
             epochs=1,
             save_every_n_epochs=1,
         )
-        done = run_training(config, processes=2)
+        done = train_ranks(config, processes=2)
         assert done.returncode == 0, done.stdout + done.stderr
         found[name] = scalars(only_run(config), "held/loss")
     assert found["float8_e4m3fn"] != found[None]

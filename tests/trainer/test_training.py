@@ -1,4 +1,5 @@
-"""Whole runs through the real DeepSpeed launcher: same losses however they are spread, killed, resumed or stopped."""
+"""Whole runs, also through the real DeepSpeed launcher: the same losses however they are spread, killed, resumed or
+stopped."""
 
 from __future__ import annotations
 
@@ -113,10 +114,10 @@ def test_two_stages_give_the_losses_of_one(project: Project, run_training: Run, 
 
 
 def test_two_replicas_give_the_losses_of_one_with_doubled_accumulation(
-    project: Project, run_training: Run, reference: RunDir
+    project: Project, train_ranks: Run, reference: RunDir
 ) -> None:
     config = project.write("replicas", gradient_accumulation_steps=1, gradient_clipping=0.02, sample=project.sample)
-    done = run_training(config, processes=2)
+    done = train_ranks(config, processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
     run = only_run(config)
     assert scalars(run, "train/loss") == pytest.approx(scalars(reference, "train/loss"), abs=1e-4)
@@ -141,7 +142,7 @@ def varied_dataset(project: Project) -> str:
 
 
 def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(
-    project: Project, run_training: Run, train_here: Run
+    project: Project, train_ranks: Run, train_here: Run
 ) -> None:
     common = {
         "dataset": varied_dataset(project),
@@ -154,7 +155,7 @@ def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(
     found = {}
     for name, changes in spread.items():
         config = project.write(f"weighted-{name}", **(common | changes))
-        done = train_here(config) if name == "alone" else run_training(config, processes=2)
+        done = train_here(config) if name == "alone" else train_ranks(config, processes=2)
         assert done.returncode == 0, done.stdout + done.stderr
         found[name] = scalars(only_run(config), "train/loss")
     assert len(found["alone"]) == STEPS_PER_EPOCH
@@ -162,7 +163,7 @@ def test_weighted_losses_do_not_depend_on_how_the_work_is_spread(
     assert found["by-stages"] == pytest.approx(found["alone"], rel=1e-3)
 
 
-def test_pairs_of_pictures_train_the_same_on_two_stages(project: Project, run_training: Run, train_here: Run) -> None:
+def test_pairs_of_pictures_train_the_same_on_two_stages(project: Project, train_ranks: Run, train_here: Run) -> None:
     controls, dataset = [project.root / "inverted", project.root / "mirrored"], project.root / "pairs-dataset.toml"
     for control, change in zip(controls, (ImageOps.invert, ImageOps.mirror), strict=True):
         control.mkdir()
@@ -174,7 +175,7 @@ def test_pairs_of_pictures_train_the_same_on_two_stages(project: Project, run_tr
     found = []
     for stages in (1, 2):
         config = project.write(f"pairs-{stages}", pipeline_stages=stages, **common)
-        done = train_here(config) if stages == 1 else run_training(config, processes=stages)
+        done = train_here(config) if stages == 1 else train_ranks(config, processes=stages)
         assert done.returncode == 0, done.stdout + done.stderr
         found.append(scalars(only_run(config), "train/loss"))
     assert len(found[0]) == 3
@@ -279,7 +280,7 @@ def losses_after_resume(run: RunDir, folder: Path) -> dict[int, float]:
 
 def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     project: Project,
-    run_training: Run,
+    train_ranks: Run,
     train_here: Run,
     started: Callable[..., subprocess.Popen[bytes]],
     reference: RunDir,
@@ -300,7 +301,7 @@ def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     run = only_run(config)
     before = run.latest_checkpoint()
     assert before is not None
-    done = run_training(config, "--resume_from_checkpoint")
+    done = train_ranks(config, "--resume_from_checkpoint")
     assert done.returncode == 0, done.stdout + done.stderr
     assert only_run(config) == run, "a resume goes on in the same folder"
     first = int(before.name.removeprefix("global_step")) + 1
@@ -312,7 +313,7 @@ def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
 
 
 def test_all_that_a_run_remembers_survives_a_resume(
-    project: Project, run_training: Run, train_here: Run, tmp_path: Path
+    project: Project, train_ranks: Run, train_here: Run, tmp_path: Path
 ) -> None:
     """Average, best evaluation, weighted losses, what is drawn for pictures, a dropout of LoKr's; and the folders."""
     common = {
@@ -333,7 +334,7 @@ def test_all_that_a_run_remembers_survives_a_resume(
     assert done.returncode == 0, done.stdout + done.stderr
     train_here(project.write("resumes", **common, max_steps=2 * STEPS_PER_EPOCH + 3))
     config = project.write("resumes", **common)
-    done = run_training(config, "--resume_from_checkpoint")
+    done = train_ranks(config, "--resume_from_checkpoint")
     assert done.returncode == 0, done.stdout + done.stderr
     whole, resumed = only_run(project.root / "remembers.toml"), only_run(config)
     losses, again = scalars(whole, "train/loss"), losses_after_resume(resumed, tmp_path)
@@ -469,12 +470,12 @@ def test_bfloat16_with_recomputed_activations_trains(project: Project, train_her
     assert {t.dtype for t in weights.values()} == {torch.bfloat16}
 
 
-def test_full_finetune_exports_a_network_that_diffusers_loads(project: Project, run_training: Run) -> None:
+def test_full_finetune_exports_a_network_that_diffusers_loads(project: Project, train_ranks: Run) -> None:
     from diffusers import FluxTransformer2DModel
 
     common = {"epochs": 1, "save_every_n_epochs": 1, "pipeline_stages": 2}
     config = project.write("full", adapter=None, ema=Ema(decay=0.5), **common)
-    done = run_training(config, processes=2)
+    done = train_ranks(config, processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = only_run(config).path / "epoch1"
     places = (folder, folder / "raw", model_dir() / "transformer")
