@@ -226,8 +226,13 @@ class Notebook:
         return [text for text in self.page.locator(selector).all_inner_texts() if "Error" in text]
 
     def set_theme(self, name: str) -> None:
+        def shown() -> bool:
+            return bool(self.page.evaluate("() => document.body.dataset.jpThemeName") == name)
+
+        if shown():
+            return
         self.page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name)
-        self.until(lambda: self.page.evaluate("() => document.body.dataset.jpThemeName") == name, "no other theme")
+        self.until(shown, "no other theme")
         self.page.wait_for_timeout(1500)  # the new style sheet is drawn
 
     def our_errors(self) -> list[str]:

@@ -37,7 +37,7 @@ def _server() -> ForkServerContext:
 
 
 def run_ranks(work: Callable[..., int], *arguments: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """Call a function of some module on every rank, and wait. What it gives back is the exit code; the worst counts."""
+    """Call a function of some module on every rank, and wait. Its result is the exit code; the worst counts."""
     with tempfile.TemporaryDirectory() as folder:
         shared = {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         ranks = []

@@ -89,7 +89,7 @@ def test_scalars_of_a_run(reference: RunDir) -> None:
     assert sorted(scalars(reference, "held/loss")) == [0, 6, 12]
 
 
-def test_two_stages_give_the_losses_of_one(project: Project, run_training: Run, reference: RunDir) -> None:
+def test_two_stages_give_the_losses_of_one(project: Project, train_ranks: Run, reference: RunDir) -> None:
     config = project.write(
         "stages",
         pipeline_stages=2,
@@ -98,7 +98,7 @@ def test_two_stages_give_the_losses_of_one(project: Project, run_training: Run, 
         sample=project.sample,
         gradient_clipping=0.02,
     )
-    done = run_training(config, processes=2)
+    done = train_ranks(config, processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
     run = only_run(config)
     for tag in ("train/loss", "train/grad_norm", "held/loss"):
