@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -34,6 +35,7 @@ from dpnb.toml.write import dump
 __all__ = ["Document", "RunConfig", "beyond_trainer", "check", "check_files", "dump", "load", "load_run", "validate"]
 
 S = TypeVar("S", bound=Section)
+_QUOTED_NAME = re.compile(r"'(?:\w+\.)*(\w+)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,28 +131,52 @@ def _load_all(
 ) -> tuple[Document[Training] | None, dict[str, Document[Dataset]], dict[str, list[Problem]]]:
     """A training file, its dataset files by name ("" for that of the training), and all problems by file."""
     found: dict[str, list[Problem]] = {str(path): []}
-    training: Document[Training] | None = None
-    try:
-        training = load(path, Training, paths=paths)
-        found[str(path)] += training.warnings
-    except ConfigError as error:
-        found[str(path)] += error.problems
+    training, told, here = _tried(path, Training, paths=paths)
+    found[str(path)] += here
     named = _named_datasets(path) if training is None else _datasets_of(training.value)
     datasets: dict[str, Document[Dataset]] = {}
     for name, file in named.items():
         if skip_missing and kind_of_path(file) != "file":
             continue
-        here = found.setdefault(file, [])
-        try:
-            document = load(file, Dataset, paths=paths)
-        except ConfigError as error:
-            here += error.problems
-            continue
-        together = [] if training is None else check_pair(training.value, document.value)
-        warnings = [*document.warnings, *_placed(together, document.path, document.text)]
-        datasets[name] = replace(document, warnings=warnings)
-        here += warnings
+        document, dataset, here = _tried(Path(file), Dataset, paths=paths)
+        here += _pair(told, dataset, Path(file))
+        found.setdefault(file, []).extend(here)
+        if document is not None:
+            datasets[name] = replace(document, warnings=here)
     return training, datasets, found
+
+
+class _Told(NamedTuple, Generic[S]):
+    """What a file says, less the keys that do not exist, and the names that went with these."""
+
+    value: S
+    unknown: set[str]
+
+
+def _tried(path: Path, cls: type[S], *, paths: bool) -> tuple[Document[S] | None, _Told[S] | None, list[Problem]]:
+    """A file if nothing is wrong with it, what it says if that can be told, and all problems."""
+    try:
+        document = load(path, cls, paths=paths)
+    except ConfigError as error:
+        return None, _told(path, cls, error.problems), list(error.problems)
+    return document, _Told(document.value, set()), list(document.warnings)
+
+
+def _told(path: Path, cls: type[S], problems: Sequence[Problem]) -> _Told[S] | None:
+    """What a broken file says whose values hold; None where they do not."""
+    try:
+        rest, unknown = _without_unknown(parse(path, read(path)), problems)
+        return _Told(cls.model_validate(rest), unknown)
+    except (ConfigError, ValidationError):
+        return None
+
+
+def _pair(training: _Told[Training] | None, dataset: _Told[Dataset] | None, file: Path) -> list[Problem]:
+    """What a training file and a dataset file ask of one another, also where other things are wrong with them."""
+    if training is None or dataset is None:
+        return []
+    found = check_pair(training.value, dataset.value)
+    return _placed(_beside(training.unknown | dataset.unknown, found), file, read(file)) if found else []
 
 
 def validate(data: dict[str, Any], cls: type[S]) -> tuple[S | None, list[Problem]]:
@@ -167,23 +193,34 @@ def validate(data: dict[str, Any], cls: type[S]) -> tuple[S | None, list[Problem
 
 
 def _broken_rules(data: dict[str, Any], cls: type[Section], problems: Sequence[Problem]) -> list[Problem]:
-    """What the rules across keys find where nothing is wrong but keys that do not exist: all is said in one go.
-
-    A rule that speaks of such a name is left out, since its key may stand in a wrong place alone.
-    """
+    """What the rules across keys find where nothing is wrong but keys that do not exist: all is said in one go."""
     if any(problem.code != "unknown_key" for problem in problems):
         return []
-    rest = deepcopy(data)
-    unknown: set[str] = set()
-    for *above, name in dict.fromkeys(problem.loc for problem in problems):
-        table: Any = rest
-        for part in above:
-            table = table[part]
-        unknown |= {str(name), *_names_in(table.pop(name))}
+    rest, unknown = _without_unknown(data, problems)
     try:
         found = check(cls.model_validate(rest))
     except ValidationError:
         return []
+    return _beside(unknown, found)
+
+
+def _without_unknown(data: dict[str, Any], problems: Sequence[Problem]) -> tuple[dict[str, Any], set[str]]:
+    """Plain data without the keys of which problems say that they do not exist; and what these are called, what stood
+    below them, and what they may be meant for."""
+    rest, names = deepcopy(data), set[str]()
+    for problem in dict.fromkeys(problem for problem in problems if problem.code == "unknown_key"):
+        *above, name = problem.loc
+        table: Any = rest
+        with suppress(LookupError, TypeError):  # it stands below another one, or in a text that means a table
+            for part in above:
+                table = table[part]
+            names |= _names_in(table.pop(name))
+        names |= {str(name), *_QUOTED_NAME.findall(problem.message + problem.suggestion)}
+    return rest, names
+
+
+def _beside(unknown: set[str], found: Sequence[Problem]) -> list[Problem]:
+    """What rules have found, without what speaks of keys that may stand in a wrong place or be misspelled alone."""
     return [p for p in found if unknown.isdisjoint([*map(str, p.loc), *re.findall(r"\w+", p.message + p.suggestion)])]
 
 

@@ -107,3 +107,39 @@ def test_they_stand_at_their_line_in_the_dataset_file(tmp_path: Path) -> None:
         (str(data), 2, "warning"),
         (str(data), 5, "error"),
     ]
+
+
+PAIRS = "5:1: error: directory[0].control_path: Wan is not trained on pairs of pictures"
+CLIPS = (
+    "3:1: error: directory[0]: holds pictures alone (frame_buckets = [1]), and image-to-video models are trained on "
+)
+
+
+@pytest.mark.parametrize(
+    ("run_line", "data_line", "said"),
+    [
+        ("foo = 1", "min_ar = 0.5", [CLIPS, PAIRS]),
+        ("foo = 1", "bar = 1", [CLIPS, PAIRS]),
+        ("keep_best = true", "min_ar = 2", [CLIPS, PAIRS]),
+        # It may be what the rule misses.
+        ("foo = 1", "frame_bucket = [1, 33]", [PAIRS]),
+        # A value that does not hold: nobody knows what it would be.
+        ("seed = 'x'", "min_ar = 0.5", []),
+        ("foo = 1", "min_ar = 'x'", []),
+        ("= 1", "min_ar = 0.5", []),
+        ("foo = 1", "= 1", []),
+    ],
+)
+def test_they_are_told_beside_other_problems_of_either_file(
+    run_line: str, data_line: str, said: list[str], tmp_path: Path
+) -> None:
+    data, run = tmp_path / "dataset.toml", tmp_path / "run.toml"
+    data.write_text(f"resolutions = [512]\n{data_line}\n[[directory]]\npath = 'x'\ncontrol_path = 'c'\n")
+    asked = training(family="wan", dataset=str(data))
+    asked.model.ckpt_path = "Wan2.1-I2V-14B"
+    run.write_text(f"{run_line}\n{toml.dump(asked)}")
+    with pytest.raises(ConfigError) as caught:
+        toml.load_run(run, paths=False)
+    lines = [str(problem).removeprefix(f"{data}:") for problem in caught.value.problems]
+    told = [line for line in lines if "directory[0]" in line]
+    assert all(line.startswith(begin) for line, begin in zip(told, said, strict=True))

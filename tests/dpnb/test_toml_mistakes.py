@@ -98,6 +98,13 @@ def test_no_rule_speaks_of_a_key_that_slipped_below_a_table():
     ]
 
 
+def test_no_rule_misses_a_key_that_is_misspelled():
+    top = TOP.replace("save_every_n_epochs", "save_every_n_epoch")
+    assert said(top + WAN + ADAPTER + OPTIMIZER) == [
+        "4:1: error: save_every_n_epoch: unknown key. Did you mean 'save_every_n_epochs'?"
+    ]
+
+
 def test_rules_wait_until_every_key_has_a_value_of_its_kind():
     text = TOP + "lr_scheduler = 'linear'\nforce_constant_lr = 1e-4\nfoo = 1\n" + WAN + OPTIMIZER + "eps = 'x'\n"
     assert [line.split(". ")[0] for line in said(text)] == [
