@@ -183,7 +183,7 @@ def loader_of(root: Path, count: int) -> Any:
     from trainer.data.loader import Loader
 
     made, cache = plan_of(count), Cache(root)
-    cache.digests.add({row.path: f"{i:064x}" for i, row in enumerate(made.rows)})
+    cache.digests.add({row.file: bytes.fromhex(f"{i:064x}") for i, row in enumerate(made.rows)})
     return Loader(made, cache, pixels_identity="p", text_identity="t", seed=0)
 
 

@@ -16,29 +16,32 @@ _KEPT_AT_ONCE = 5000  # digests that a run which is killed may have computed in 
 
 
 class Digests:
-    """sha256 by path. Threads may share one."""
+    """sha256 by path. Threads may share one.
+
+    Inside, paths are texts and digests bytes: as objects they would be the most of what a picture takes in memory.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[Path, str] = {}
+        self._known: dict[str, bytes] = {}
         self._fresh: dict[Path, tuple[Signature, str]] = {}
         self._lock = threading.Lock()
 
     def recall(self, paths: Sequence[Path]) -> None:
         """Take what earlier runs have computed, for files that have not changed since."""
         store = HeaderStore()
-        for path, (signature, digest) in store.known_digests([p for p in paths if p not in self._known]).items():
+        for path, (signature, digest) in store.known_digests([p for p in paths if str(p) not in self._known]).items():
             try:
                 if check_file(path) == signature:
-                    self._known[path] = digest
+                    self._known[str(path)] = bytes.fromhex(digest)
             except DatasetError:
                 continue  # gone: whoever reads it says so
         store.close()
 
     def of(self, path: Path) -> str:
         """The digest of one file, read now unless it is known. Raises `DatasetError` naming the file."""
-        known = self._known.get(path)
+        known = self._known.get(str(path))
         if known is not None:
-            return known
+            return known.hex()
         try:
             signature = check_file(path)
             with open_file(path) as file:
@@ -48,7 +51,7 @@ class Digests:
         except DatasetError as error:
             raise DatasetError(f"{path}: {error}") from error
         with self._lock:
-            self._known[path] = digest
+            self._known[str(path)] = bytes.fromhex(digest)
             self._fresh[path] = signature, digest
             full = len(self._fresh) >= _KEPT_AT_ONCE
         if full:
@@ -63,10 +66,10 @@ class Digests:
         store.remember_digests(fresh)
         store.close()
 
-    def known(self) -> dict[Path, str]:
-        """Everything known so far, for the other ranks."""
+    def known(self) -> dict[str, bytes]:
+        """Everything known so far by path, for the other ranks."""
         return dict(self._known)
 
-    def add(self, digests: Mapping[Path, str]) -> None:
+    def add(self, digests: Mapping[str, bytes]) -> None:
         """Take what other ranks know."""
         self._known |= digests

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -113,10 +112,9 @@ class _One(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Reads micro-batches from cache and files; what the prefetch thread runs. It keeps no state and knows no
-    consumer. `paths`: of the plan's rows, which would make them anew for each example."""
+    consumer."""
 
     plan: Plan
-    paths: Sequence[Path]
     cache: Cache
     pixels_identity: str
     text_identity: str
@@ -183,7 +181,7 @@ class _Reader:
         """One example of a micro-batch; what is random comes from its seed alone."""
         wanted, place = item
         example, seed, size = wanted.examples[place], wanted.seeds[place], wanted.bucket.size
-        folder, path = self._folder(example), self.paths[example.row]
+        folder, path = self._folder(example), self.plan.rows[example.row].path
         dropped = share("uncond", seed) < self.uncond_fraction or share("caption", seed) < folder.caption_dropout
         texts = ("",) if dropped else folder.captions(example.caption)
         text = texts[hashed("tags", seed) % len(texts)]
@@ -228,9 +226,9 @@ class Loader(Iterator[MicroBatch]):
         assert 0 <= dp_rank < plan.data_parallel
         uncond = 0.0 if evaluation else uncond_fraction
         folders = tuple(folder.for_evaluation() if evaluation else folder for folder in folders)
-        paths, identities = [row.path for row in plan.rows], (pixels_identity, text_identity)
+        identities = pixels_identity, text_identity
         threads = workers or default_workers()
-        self._reader = _Reader(plan, paths, cache, *identities, seed, dp_rank, uncond, evaluation, folders, threads)
+        self._reader = _Reader(plan, cache, *identities, seed, dp_rank, uncond, evaluation, folders, threads)
         self._epoch = self._batch = self._micro = 0
         self._prefetch: _Prefetch | None = None
 
