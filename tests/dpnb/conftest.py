@@ -40,7 +40,7 @@ class Stage:
         self.start_command(directory, argv, stop_seconds)
         run = Run(directory)
         if up:
-            assert session.wait_until(lambda: " ".join(run.log()).count("started") == ranks, 20, 0.02), run.log()
+            assert session.wait_until(lambda: " ".join(run.log()).count("started") == ranks, 60, 0.02), run.log()
         return run
 
     def start_command(self, directory: RunDir, argv: list[str], stop_seconds: float = 20.0) -> None:

@@ -251,7 +251,7 @@ def test_a_run_of_diffusion_pipe_is_followed_into_its_own_folder(config, checkou
         assert waiting.parent.name == ".dpnb"
         assert session.wait_until(lambda: run.path != waiting, 60)
         assert run.path.parent == Path(training.output_dir)
-        assert session.wait_until(lambda: run.status.step > 1, 20)
+        assert session.wait_until(lambda: run.status.step > 1, 60)
         assert run.state == "running"
         assert run.process.cwd == str(checkout)
         assert (run.path / "run.toml").is_file()

@@ -175,7 +175,7 @@ def test_a_closed_pipe_is_no_traceback(tmp_path):
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()
-    process.wait(10)
+    process.wait(60)
 
 
 # --- stop ------------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_a_closed_pipe_is_no_traceback(tmp_path):
 @pytest.mark.parametrize(("option", "stopped_by"), [([], None), (["--now"], "SIGTERM"), (["--kill"], "SIGKILL")])
 def test_stop(stage, capsys, option, stopped_by):
     run = stage.start("train")
-    assert session.wait_until(lambda: run.status.step > 0, 10)
+    assert session.wait_until(lambda: run.status.step > 0, 60)
     assert main(["stop", str(run.path), *option]) == 0
     assert run.state == "stopped"
     assert run.process.stopped_by == stopped_by
@@ -226,7 +226,7 @@ def test_a_file_gets_plain_lines(stage):
 
 def test_ctrl_c_saves_and_stops_and_a_second_one_leaves(stage, monkeypatch):
     run = stage.start("train")
-    assert session.wait_until(lambda: run.status.step > 0, 10)
+    assert session.wait_until(lambda: run.status.step > 0, 60)
     sleeps = iter([KeyboardInterrupt, KeyboardInterrupt])
 
     def sleep(seconds: float) -> None:
@@ -314,7 +314,7 @@ def test_demo_results_are_pictures_and_paths(tmp_path):
 
 def test_stop_counts_down_and_says_what_was_saved(stage, capsys):
     run = stage.start("train")
-    assert session.wait_until(lambda: run.status.step > 0, 10)
+    assert session.wait_until(lambda: run.status.step > 0, 60)
     assert main(["stop", str(run.path)]) == 0
     first, second, third, fourth = capsys.readouterr().out.splitlines()
     assert first == f"stopping {run.path}"
@@ -344,7 +344,7 @@ def test_a_countdown_on_a_terminal_is_one_line():
 
 def test_status_says_why_a_run_failed(stage, capsys):
     run = stage.start("fail", up=False)
-    assert run.wait(20) == 3
+    assert run.wait(60) == 3
     with run.directory.console_log.open("a") as log:
         log.write("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.25 GiB\n")
     assert main(["status", str(run.path)]) == 0
@@ -362,7 +362,7 @@ def test_status_of_a_lost_rank_and_of_a_silent_run(stage, capsys, monkeypatch):
     assert "no sign of life for 0 s" in capsys.readouterr().out
     time.sleep(1.2)
     stage.ranks(run)[0].kill()
-    assert run.wait(20) == 1
+    assert run.wait(60) == 1
     assert main(["status", str(run.path)]) == 0
     out = capsys.readouterr().out
     assert "rank 0 was killed by SIGKILL" in out

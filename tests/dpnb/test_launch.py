@@ -142,7 +142,7 @@ def test_launch_of_files_copies_them_and_returns_at_once(files, stand_in, tmp_pa
     (asked,) = stand_in
     assert asked["config"] == run.directory.run_toml
     assert (asked["num_gpus"], asked["run_dir"], asked["resume"]) == (1, run.path, None)
-    assert session.wait_until(lambda: run.status.step > 0, 20)
+    assert session.wait_until(lambda: run.status.step > 0, 60)
     assert run.stop(timeout_seconds=20) == "stopped"
 
 
@@ -237,7 +237,7 @@ def test_resume_goes_on_in_the_same_directory(files, stand_in, tmp_path, resume)
     assert stand_in[0]["resume"] == old.name
     assert old.pending_requests() == []
     assert run.process.run_id != "old"
-    assert session.wait_until(lambda: run.state == "running", 20)
+    assert session.wait_until(lambda: run.state == "running", 60)
 
 
 def test_resume_can_stand_in_the_file(files, stand_in, tmp_path):
@@ -301,7 +301,7 @@ def test_a_secret_reaches_the_child_and_no_file(files, config, stand_in, monkeyp
     dataset = Path(config[0].dataset)
     dataset.write_text(dataset.read_text() + "# token = hf_abcdefghijklmnopqrstuvwxyz\n")
     run = launch(toml.load(files, Training).value if as_object else files)
-    assert session.wait_until(lambda: bool(session.ranks(session.members(run.process))), 10)
+    assert session.wait_until(lambda: bool(session.ranks(session.members(run.process))), 60)
     (rank, *_) = session.ranks(session.members(run.process))
     assert rank.environ()["WANDB_API_KEY"] == (own or SECRET)
     for file in (path for path in run.path.rglob("*") if path.is_file() and path.suffix != ".tmp"):

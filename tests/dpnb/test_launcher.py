@@ -295,7 +295,7 @@ def test_stop_now_and_kill_with_a_question(made, config, stand_in):
             assert launcher.runs.run.state == "running"
             launcher.controls.kill.click()
             confirm.yes.click()
-        until(lambda state=state: launcher.runs.state == state, 20)
+        until(lambda state=state: launcher.runs.state == state)
     assert launcher.runs.run.process.stopped_by == "SIGKILL"
     until(lambda: "Its processes are gone." in launcher.controls.message.value)
 

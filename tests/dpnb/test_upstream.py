@@ -77,13 +77,13 @@ def test_settings_that_cannot_be_read_are_passed_over(folder):
 def test_a_run_that_nobody_recorded_lives_by_who_writes_it(tmp_path):
     process = subprocess.Popen([sys.executable, str(WRITER), str(tmp_path), "30"])
     try:
-        assert session.wait_until(lambda: bool(runs(tmp_path)), 20)
+        assert session.wait_until(lambda: bool(runs(tmp_path)), 60)
         run = Run.attach(root=tmp_path)
-        assert session.wait_until(lambda: run.status.step > 2, 20)
+        assert session.wait_until(lambda: run.status.step > 2, 60)
         assert run.state == "running"
         assert [writer.pid for writer in upstream.writers(run.directory)] == [process.pid]
         run.request_stop()  # its own file for it
-        assert session.wait_until(lambda: run.state == "dead", 20)
+        assert session.wait_until(lambda: run.state == "dead", 60)
     finally:
         process.kill()
         process.wait()

@@ -295,9 +295,11 @@ def test_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(
     log = tmp_path / "console.log"
     process = started(config, log)
     wait_for_step(log, STEPS_PER_EPOCH + 1 + int(time.time()) % 8, process)
-    for member in session_members(process.pid):
+    killed = session_members(process.pid)
+    for member in killed:
         member.kill()
     process.wait()
+    psutil.wait_procs(killed)  # a run that is still dying cannot be resumed
     run = only_run(config)
     before = run.latest_checkpoint()
     assert before is not None
