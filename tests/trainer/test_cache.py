@@ -4,6 +4,7 @@ import errno
 import hashlib
 import logging
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -162,6 +163,30 @@ def test_large_entries_of_one_shape_and_of_others_beside_them(cache, monkeypatch
             found = again.get(key)
             assert found.keys() == tensors.keys()
             assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_entries_of_many_layouts_in_one_shard(cache):
+    """Each is what was put, whichever was asked for first, and few layouts are cut apart: it takes memory."""
+    chance = random.Random(3)
+    entries = {}
+    for number in range(200):
+        shape = chance.choice([(4, 64, 64), (4, 32, 64), (3, 77, 50)])
+        entry = {"latents": torch.randn(shape).to(chance.choice([torch.float32, torch.bfloat16, torch.uint8]))}
+        if chance.random() < 0.4:
+            entry["mask"] = torch.full((chance.choice([1, 3, 64]),), number, dtype=torch.uint8)
+        if chance.random() < 0.2:
+            entry["pooled"] = torch.randn(768)
+        entries[Key("latents", f"{number:064x}")] = entry
+        cache.put(Key("latents", f"{number:064x}"), entry)
+    cache.flush()
+    for _ in range(3):
+        again = Cache(cache.root)
+        for key in chance.sample(list(entries), len(entries)):
+            found = again.get(key)
+            assert found.keys() == entries[key].keys()
+            assert all(torch.equal(found[name], tensor) for name, tensor in entries[key].items())
+        for mapped in again._index._mapped.values():
+            assert sum(rows.entries > 0 for rows in mapped._rows.values()) <= 2
 
 
 def test_others_see_what_is_flushed(cache):

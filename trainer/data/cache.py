@@ -25,7 +25,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +55,8 @@ _ABANDONED_SECONDS = (
 _SHARD_SECONDS = 2.0  # what is encoded is on the disk after this long: all that a killed run does again
 _SHARD_BYTES = 64 * 2**20
 _MOST_MAPPED = 8192  # shards at a time; Linux allows a process 65,530 maps
-_MOST_OFFSETS = 2  # at which tensors of a shard are cut apart at once: entries of several tensors have one for each
-_ROW_BYTES = 1 << 14  # smaller ones are not: there are too many of them
+_ROW_BYTES = 1 << 14  # entries of a shard that are smaller are not cut apart at once: there are too many of them
+_MOST_LAYOUTS = 2  # of a shard whose entries are: in one that has many, most rows of each are others' entries
 _MOST_APART = 256  # shards of which that is done, since the tensors of one take 0.2 MB
 _SETTLED_NS = 100_000_000  # the clocks of file systems tick every few milliseconds
 _GIB = 2**30
@@ -245,9 +245,10 @@ class _Index:
             place = self.find(key)
         if place is None:
             raise DatasetError(self._lost(key, "no shard has it"))
+        number, position, layout = place
         try:
-            shard = self._mapped.get(place.shard) or self._map(place.shard)
-            return {part.name: shard.cut(place.position, part) for part in self._by_number[place.layout]}
+            shard = self._mapped.get(number) or self._map(number)
+            return shard.entry(position, layout, self._by_number[layout])
         except (OSError, RuntimeError) as error:  # removed or cut off since it was indexed
             raise DatasetError(self._lost(key, str(error))) from error
 
@@ -328,50 +329,72 @@ class _Strided(NamedTuple):
         return cls(part.name, dtype, part.shape, strides, part.begin, dtype.itemsize, nbytes)
 
 
+class _Rows(NamedTuple):
+    """All entries of a layout in a shard, cut apart: entry i begins at `first` + i * `stride` bytes. `parts`: (name,
+    tensor of each entry)."""
+
+    first: int
+    stride: int
+    entries: int
+    parts: tuple[tuple[str, tuple[Tensor, ...]], ...] = ()
+
+
 class _Mapped:
     """A mapped shard, as one flat tensor of each dtype that was asked for.
 
-    `apart`: where all entries are one tensor of one shape, as latents of a size are, they are cut apart at once, since
-    cutting out one takes torch as long as copying a fifth of it.
+    `apart`: entries of one layout are cut apart at once, since cutting out one takes torch as long as copying a fifth
+    of a picture's latents. Where others stand between them, that holds for those that stand in step with the first
+    that was asked for.
     """
 
     def __init__(self, path: Path, *, apart: bool) -> None:
         # Private: nobody's mistake reaches the file. The map holds no file descriptor.
         self._storage: Any = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=path.stat().st_size)
         self._flat: dict[torch.dtype, Tensor] = {}
-        self._rows: dict[tuple[int, torch.dtype, tuple[int, ...]], tuple[Tensor, ...]] = {}
+        self._rows: dict[int, _Rows] = {}
         self._apart = apart
 
-    def cut(self, position: int, part: _Strided) -> Tensor:
-        """A tensor of the entry at that position. Raises `RuntimeError` when the file ends before it."""
-        begin = position + part.begin
-        if begin % part.itemsize:  # it lies askew: no view of that type is possible
-            whole = self._flat_of(torch.uint8, 1)[begin : begin + part.nbytes]
-            return whole.clone().view(part.dtype).view(part.shape)
-        if self._apart and part.nbytes >= _ROW_BYTES:
-            row, offset = divmod(begin, part.nbytes)
-            rows = self._rows_from(offset, part)
-            if row < len(rows):
-                return rows[row]
-        return self._flat_of(part.dtype, part.itemsize).as_strided(part.shape, part.strides, begin // part.itemsize)
+    def entry(self, position: int, number: int, layout: Sequence[_Strided]) -> dict[str, Tensor]:
+        """The entry at that position, whose layout has that number. Raises `RuntimeError` when the file ends before
+        its end."""
+        first, stride, entries, parts = self._rows.get(number) or self._cut_apart(position, number, layout)
+        row, beside = divmod(position - first, stride)
+        if not beside and row < entries:
+            return {name: tensors[row] for name, tensors in parts}
+        return {part.name: self._cut(position, part) for part in layout}
 
-    def _rows_from(self, offset: int, part: _Strided) -> tuple[Tensor, ...]:
-        """The file from that byte on, cut into tensors of one shape; none where they begin at several offsets."""
-        key = offset, part.dtype, part.shape
-        rows = self._rows.get(key)
-        if rows is None:
-            rows = ()
-            if len(self._rows) < _MOST_OFFSETS:
-                first, size = offset // part.itemsize, part.nbytes // part.itemsize
-                flat = self._flat_of(part.dtype, part.itemsize)
-                count = max(0, (len(flat) - first) // size)
-                rows = flat.as_strided((count, *part.shape), (size, *part.strides), first).unbind()
-                self._rows[key] = rows
+    def _cut_apart(self, position: int, number: int, layout: Sequence[_Strided]) -> _Rows:
+        """All entries that stand in step with the one at that position; none where they are small, or lie askew."""
+        stride = max(part.begin + part.nbytes for part in layout)
+        askew = any(stride % part.itemsize or (position + part.begin) % part.itemsize for part in layout)
+        others = sum(rows.entries > 0 for rows in self._rows.values())
+        if not self._apart or stride < _ROW_BYTES or askew or others >= _MOST_LAYOUTS:
+            rows = _Rows(0, 1, 0)
+        else:
+            rows = self._in_step(position % stride, stride, layout)
+        self._rows[number] = rows
         return rows
 
-    def _flat_of(self, dtype: torch.dtype, itemsize: int) -> Tensor:
-        flat = self._flat.get(dtype)
+    def _in_step(self, first: int, stride: int, layout: Sequence[_Strided]) -> _Rows:
+        count = max(0, (self._storage.nbytes() - first) // stride)
+        parts = []
+        for part in layout:
+            shape, strides = (count, *part.shape), (stride // part.itemsize, *part.strides)
+            begin = (first + part.begin) // part.itemsize
+            parts.append((part.name, self._flat_of(part).as_strided(shape, strides, begin).unbind()))
+        return _Rows(first, stride, count, tuple(parts))
+
+    def _cut(self, position: int, part: _Strided) -> Tensor:
+        begin = position + part.begin
+        if begin % part.itemsize:  # it lies askew: no view of that type is possible
+            whole = self._flat_of(part._replace(dtype=torch.uint8, itemsize=1))[begin : begin + part.nbytes]
+            return whole.clone().view(part.dtype).view(part.shape)
+        return self._flat_of(part).as_strided(part.shape, part.strides, begin // part.itemsize)
+
+    def _flat_of(self, part: _Strided) -> Tensor:
+        flat = self._flat.get(part.dtype)
         if flat is None:
-            count = self._storage.nbytes() // itemsize
-            flat = self._flat[dtype] = torch.empty(0, dtype=dtype).set_(self._storage, 0, (count,), (1,))
+            count = self._storage.nbytes() // part.itemsize
+            flat = torch.empty(0, dtype=part.dtype).set_(self._storage, 0, (count,), (1,))
+            self._flat[part.dtype] = flat
         return flat
