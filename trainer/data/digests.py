@@ -18,7 +18,7 @@ _KEPT_AT_ONCE = 5000  # digests that a run which is killed may have computed in 
 class Digests:
     """sha256 by path. Threads may share one.
 
-    Inside, paths are texts and digests bytes: as objects they would be the most of what a picture takes in memory.
+    Inside, paths are texts and digests bytes: as a Path and a text they would take twice the memory, for each picture.
     """
 
     def __init__(self) -> None:
