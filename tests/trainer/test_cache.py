@@ -189,6 +189,23 @@ def test_entries_of_many_layouts_in_one_shard(cache):
             assert sum(rows.entries > 0 for rows in mapped._rows.values()) <= 2
 
 
+def test_threads_read_entries_of_many_layouts(cache):
+    entries = {Key("latents", f"{number:064x}"): torch.full((number + 8, 32, 32), number) for number in range(300)}
+    for key, latents in entries.items():
+        cache.put(key, {"latents": latents})
+    cache.flush()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(8):
+            again = Cache(cache.root)
+            with ThreadPoolExecutor(8) as pool:
+                found = pool.map(again.get, entries)
+                assert all(torch.equal(f["latents"], own) for f, own in zip(found, entries.values(), strict=True))
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_others_see_what_is_flushed(cache):
     reader = Cache(cache.root)
     assert not reader.has(KEY)

@@ -367,7 +367,7 @@ class _Mapped:
         """All entries that stand in step with the one at that position; none where they are small, or lie askew."""
         stride = max(part.begin + part.nbytes for part in layout)
         askew = any(stride % part.itemsize or (position + part.begin) % part.itemsize for part in layout)
-        others = sum(rows.entries > 0 for rows in self._rows.values())
+        others = sum(rows.entries > 0 for rows in tuple(self._rows.values()))  # other threads add to them meanwhile
         if not self._apart or stride < _ROW_BYTES or askew or others >= _MOST_LAYOUTS:
             rows = _Rows(0, 1, 0)
         else:
