@@ -352,6 +352,7 @@ class _Mapped:
         self._storage: Any = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=path.stat().st_size)
         self._flat: dict[torch.dtype, Tensor] = {}
         self._rows: dict[int, _Rows] = {}
+        self._layouts_apart = 0
         self._apart = apart
 
     def entry(self, position: int, number: int, layout: Sequence[_Strided]) -> dict[str, Tensor]:
@@ -367,10 +368,11 @@ class _Mapped:
         """All entries that stand in step with the one at that position; none where they are small, or lie askew."""
         stride = max(part.begin + part.nbytes for part in layout)
         askew = any(stride % part.itemsize or (position + part.begin) % part.itemsize for part in layout)
-        others = sum(rows.entries > 0 for rows in tuple(self._rows.values()))  # other threads add to them meanwhile
-        if not self._apart or stride < _ROW_BYTES or askew or others >= _MOST_LAYOUTS:
+        # A number, since other threads add to the rows meanwhile.
+        if not self._apart or stride < _ROW_BYTES or askew or self._layouts_apart >= _MOST_LAYOUTS:
             rows = _Rows(0, 1, 0)
         else:
+            self._layouts_apart += 1
             rows = self._in_step(position % stride, stride, layout)
         self._rows[number] = rows
         return rows
