@@ -236,10 +236,10 @@ def test_the_worker_outlives_the_kernel_and_its_own_death(config, tmp_path, monk
     workers = [p for p in psutil.process_iter(["cmdline"]) if str(line.folder) in (p.info["cmdline"] or [])]
     for worker in workers:
         worker.kill()
-    assert session.wait_until(lambda: not line.is_working, 60)
+    assert session.wait_until(lambda: not line.is_working, 5)
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     line.start()
     assert line.wait(120)
     assert states(line) == [(1, "done"), (2, "done")]
     assert [Run(run.path).status.step for run in line.runs()] == [3, 3]
-    assert session.wait_until(lambda: not line.is_working, 60)
+    assert session.wait_until(lambda: not line.is_working, 5)

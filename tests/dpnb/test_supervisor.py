@@ -79,7 +79,7 @@ def test_stubborn_ranks_are_killed_when_their_time_is_over(stage):
     run = stage.start("stubborn", ranks=2, stop_seconds=0.5)
     ranks = stage.ranks(run)
     os.kill(run.process.pid, signal.SIGTERM)
-    assert run.wait(60) != 0
+    assert run.wait(20) != 0
     assert run.process.stopped_by == "SIGKILL"
     assert run.state == "stopped"
     assert not any(process.is_running() and process.status() != "zombie" for process in ranks)
@@ -99,7 +99,7 @@ def test_kill_of_the_launcher_makes_ranks_save_and_leaves_no_orphan(stage):
 def test_stubborn_orphans_of_a_killed_launcher_are_killed(stage):
     run = stage.start("stubborn", ranks=2, stop_seconds=0.5)
     stage.launcher(run).kill()
-    assert run.wait(60) == -9
+    assert run.wait(20) == -9
     assert run.state == "failed"
     assert stage.members(run) == []
     assert "outlived the launcher" in "\n".join(run.log())
@@ -120,7 +120,7 @@ def test_kill_of_the_launcher_and_of_a_rank_leaves_nobody_waiting_for_it(stage):
 def test_kill_of_a_rank_is_a_failure_although_the_launcher_says_0(stage):
     run = stage.start("train")
     stage.ranks(run)[0].kill()
-    assert run.wait(60) == 1
+    assert run.wait(20) == 1
     assert run.state == "failed"
 
 
@@ -171,7 +171,7 @@ def test_kill_of_the_supervisor_leaves_the_run_running_and_stoppable(stage):
     assert session.wait_until(lambda: session.leader(run.process) is None, 5)
     assert run.state == "running"
     run.terminate()
-    assert run.wait(60) == 0
+    assert run.wait(20) == 0
     assert run.state == "stopped"
     assert stage.members(run) == []
 
